@@ -1,0 +1,107 @@
+#include "base/buf.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { FIRST_ROOM = 256 };
+
+void buf_init(struct buf *b, size_t cap)
+{
+	*b = (struct buf){.cap = cap};
+}
+
+void buf_deinit(struct buf *b)
+{
+	free(b->data);
+	buf_init(b, b->cap);
+}
+
+void buf_clear(struct buf *b)
+{
+	b->len = 0;
+	b->error = 0;
+}
+
+static bool grow(struct buf *b, size_t need)
+{
+	size_t room = b->room ? b->room : FIRST_ROOM;
+
+	while (room < need)
+		room *= 2;
+	if (room > b->cap)
+		room = b->cap;
+	uint8_t *data = realloc(b->data, room);
+	if (!data) {
+		b->error = -ENOMEM;
+		return false;
+	}
+	b->data = data;
+	b->room = room;
+	return true;
+}
+
+bool buf_reserve(struct buf *b, size_t n)
+{
+	if (b->error)
+		return false;
+	if (n > b->cap - b->len) {
+		b->error = -ENOSPC;
+		return false;
+	}
+	return b->len + n <= b->room || grow(b, b->len + n);
+}
+
+uint8_t *buf_extend(struct buf *b, size_t n)
+{
+	if (!buf_reserve(b, n))
+		return NULL;
+	uint8_t *at = b->data + b->len;
+	b->len += n;
+	return at;
+}
+
+void buf_append(struct buf *b, const void *data, size_t n)
+{
+	if (n == 0)
+		return;
+	uint8_t *at = buf_extend(b, n);
+	if (at)
+		memcpy(at, data, n);
+}
+
+void buf_append_str(struct buf *b, const char *s)
+{
+	buf_append(b, s, strlen(s));
+}
+
+void buf_append_byte(struct buf *b, uint8_t byte)
+{
+	buf_append(b, &byte, 1);
+}
+
+void buf_printf(struct buf *b, const char *fmt, ...)
+{
+	char small[256];
+	va_list ap;
+
+	va_start(ap, fmt);
+	int n = vsnprintf(small, sizeof(small), fmt, ap);
+	va_end(ap);
+	if (n < 0) {
+		b->error = b->error ? b->error : -EINVAL;
+		return;
+	}
+	if ((size_t)n < sizeof(small)) {
+		buf_append(b, small, (size_t)n);
+		return;
+	}
+	if (!buf_reserve(b, (size_t)n + 1))
+		return;
+	va_start(ap, fmt);
+	vsnprintf((char *)b->data + b->len, (size_t)n + 1, fmt, ap);
+	va_end(ap);
+	b->len += (size_t)n;
+}

@@ -1,0 +1,42 @@
+/* buf.h - a growing byte buffer with a cap.
+ *
+ * The first error sticks: every later call does nothing, and buf_error() is checked once at
+ * the end. Growing doubles up to the cap; buf_clear() keeps the room.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct buf {
+	uint8_t *data;
+	size_t len;
+	size_t room;
+	size_t cap;
+	int error; // 0, -ENOMEM or -ENOSPC (the cap)
+};
+
+/** An empty buffer that never grows past cap bytes. No allocation yet. */
+void buf_init(struct buf *b, size_t cap);
+void buf_deinit(struct buf *b);
+
+/** Empties it and forgets the error. */
+void buf_clear(struct buf *b);
+
+/** Makes room for n more bytes; false sets the error. */
+bool buf_reserve(struct buf *b, size_t n);
+
+/** Room for n bytes, already counted as used, to be written by the caller; NULL on error. */
+uint8_t *buf_extend(struct buf *b, size_t n);
+
+void buf_append(struct buf *b, const void *data, size_t n);
+void buf_append_str(struct buf *b, const char *s);
+void buf_append_byte(struct buf *b, uint8_t byte);
+void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/** 0, or the first error. */
+static inline int buf_error(const struct buf *b)
+{
+	return b->error;
+}

@@ -1,0 +1,12 @@
+#include "base/stats.h"
+
+const char *refusal_label(enum refusal r)
+{
+	static const char *const labels[REFUSAL_COUNT] = {
+#define X(id, label) [REFUSED_##id] = (label),
+	        REFUSAL_TABLE(X)
+#undef X
+	};
+
+	return r > REFUSAL_NONE && r < REFUSAL_COUNT ? labels[r] : "none";
+}

@@ -1,0 +1,128 @@
+/* stats.h - the daemon's numbers about itself.
+ *
+ * Declared once, here: the code, /metrics and docs/metrics.md come from these tables. Every
+ * one is a relaxed atomic, written by the thread whose work it counts and read by any.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "base/caps.h"
+
+/* X(field, metric name, type, help). Types: counter, gauge. */
+#define STATS_TABLE(X)                                                                             \
+	X(connections_accepted, "sidelight_connections_accepted_total", counter,                   \
+	  "Client connections accepted")                                                           \
+	X(connections_refused, "sidelight_connections_refused_total", counter,                     \
+	  "Client connections refused because max_connections were open")                          \
+	X(connections_open, "sidelight_connections_open", gauge, "Client connections open now")    \
+	X(connections_lost, "sidelight_connections_lost_total", counter,                           \
+	  "Client connections that ended without a bye")                                           \
+	X(frames_received, "sidelight_frames_received_total", counter,                             \
+	  "Frames received, the refused ones among them")                                          \
+	X(frames_accepted, "sidelight_frames_accepted_total", counter, "Frames accepted")          \
+	X(bytes_received, "sidelight_received_bytes_total", counter, "Bytes read from clients")    \
+	X(unknown_keys, "sidelight_unknown_keys_total", counter,                                   \
+	  "Keys of messages that this version does not know, ignored")                             \
+	X(values_cut, "sidelight_values_cut_total", counter,                                       \
+	  "Values cut at capture.max_value, by the client or here")                                \
+	X(traceparents_bad, "sidelight_traceparents_bad_total", counter,                           \
+	  "Malformed traceparents, ignored")                                                       \
+	X(client_dropped, "sidelight_client_dropped_total", counter,                               \
+	  "Events that clients said they had to drop")                                             \
+	X(events_dropped, "sidelight_events_dropped_total", counter,                               \
+	  "Run events dropped: no such run, or too many of one run")                               \
+	X(runs_started, "sidelight_runs_started_total", counter, "Runs started")                   \
+	X(runs_open, "sidelight_open_runs", gauge, "Runs open now")                                \
+	X(runs_lost, "sidelight_runs_lost_total", counter,                                         \
+	  "Open runs closed because their process or connection was lost")                         \
+	X(runs_cancelled, "sidelight_runs_cancelled_total", counter,                               \
+	  "Open runs closed as cancelled: their root ended or their client left")                  \
+	X(runs_given_up, "sidelight_runs_given_up_total", counter,                                 \
+	  "Open runs closed because too many were open")                                           \
+	X(ends_unmatched, "sidelight_ends_unmatched_total", counter,                               \
+	  "Ends whose start never came")                                                           \
+	X(spans_stored, "sidelight_spans_stored_total", counter, "Spans made durable")             \
+	X(observations_stored, "sidelight_observations_stored_total", counter,                     \
+	  "Observations made durable")                                                             \
+	X(spans_dropped, "sidelight_spans_dropped_total", counter,                                 \
+	  "Spans that could not be stored")                                                        \
+	X(blocks_evicted, "sidelight_blocks_evicted_total", counter,                               \
+	  "Blocks removed by retention")                                                           \
+	X(spans_evicted, "sidelight_spans_evicted_total", counter,                                 \
+	  "Spans removed from the store by retention")                                             \
+	X(store_bytes, "sidelight_store_bytes", gauge, "Bytes used in the store")                  \
+	X(store_limit_bytes, "sidelight_store_limit_bytes", gauge, "The store's quota")            \
+	X(store_errors, "sidelight_store_errors_total", counter, "Commits that failed")            \
+	X(blocks_corrupt, "sidelight_blocks_corrupt_total", counter,                               \
+	  "Stored blocks whose checksum did not hold")                                             \
+	X(commits, "sidelight_commits_total", counter, "Group commits")                            \
+	X(commit_ns, "sidelight_commit_seconds_total", counter_ns, "Time spent in commits")        \
+	X(http_requests, "sidelight_http_requests_total", counter, "HTTP requests answered")       \
+	X(http_refused, "sidelight_http_refused_total", counter,                                   \
+	  "HTTP requests refused: host, method, path or size")
+
+/* X(reason, label): why a frame was refused. */
+#define REFUSAL_TABLE(X)                                                                           \
+	X(TOO_LONG, "too_long")                                                                    \
+	X(MALFORMED, "malformed")                                                                  \
+	X(UNKNOWN_TYPE, "unknown_type")                                                            \
+	X(WRONG_TYPE, "wrong_type")                                                                \
+	X(BAD_UTF8, "bad_utf8")                                                                    \
+	X(DUPLICATE_KEY, "duplicate_key")                                                          \
+	X(TRAILING_BYTES, "trailing_bytes")                                                        \
+	X(TOO_DEEP, "too_deep")                                                                    \
+	X(TOO_MANY_KEYS, "too_many_keys")                                                          \
+	X(BAD_RUN_ID, "bad_run_id")                                                                \
+	X(BAD_TIME, "bad_time")                                                                    \
+	X(BAD_VERSION, "bad_version")                                                              \
+	X(MISSING_FIELD, "missing_field")                                                          \
+	X(DUPLICATE_START, "duplicate_start")                                                      \
+	X(DUPLICATE_END, "duplicate_end")                                                          \
+	X(TIMEOUT, "timeout")                                                                      \
+	X(TRUNCATED, "truncated")                                                                  \
+	X(NO_MEMORY, "no_memory")                                                                  \
+	X(STORE_UNAVAILABLE, "store_unavailable")
+
+enum refusal {
+	REFUSAL_NONE,
+#define X(id, label) REFUSED_##id,
+	REFUSAL_TABLE(X)
+#undef X
+	        REFUSAL_COUNT
+};
+
+/** The label of a refusal, as in sidelight_frames_refused_total{reason=…}. */
+const char *refusal_label(enum refusal r);
+
+/* One exporter's ledger: stored since its cursor began = delivered + rejected + evicted + pending. */
+struct exporter_stats {
+	char name[64]; // written once, before the exporter starts
+	atomic_uint_fast64_t delivered, rejected, evicted, pending;
+	atomic_uint_fast64_t requests, failures; // tries, and tries that failed
+};
+
+struct stats {
+#define X(field, name, type, help) atomic_uint_fast64_t field;
+	STATS_TABLE(X)
+#undef X
+	atomic_uint_fast64_t refused[REFUSAL_COUNT];
+	struct exporter_stats exporters[CAP_EXPORTERS];
+	atomic_uint exporter_count;
+};
+
+static inline void stat_add(atomic_uint_fast64_t *s, uint64_t n)
+{
+	atomic_fetch_add_explicit(s, n, memory_order_relaxed);
+}
+
+static inline void stat_set(atomic_uint_fast64_t *s, uint64_t v)
+{
+	atomic_store_explicit(s, v, memory_order_relaxed);
+}
+
+static inline uint64_t stat_get(const atomic_uint_fast64_t *s)
+{
+	return atomic_load_explicit(s, memory_order_relaxed);
+}

@@ -1,0 +1,91 @@
+/* config.h - the effective configuration: defaults, then file, then environment, then flags.
+ *
+ * Invariant: a struct config that config_load() filled is complete and within every bound;
+ * nothing downstream checks it again. All text is owned by the config.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/caps.h"
+#include "base/err.h"
+
+enum convention { CONVENTION_GENAI = 1, CONVENTION_SEAMS = 2, CONVENTION_BOTH = 3 };
+enum exporter_type { EXPORTER_CONSOLE, EXPORTER_OTLP };
+enum console_format { CONSOLE_PRETTY, CONSOLE_JSON };
+
+struct config_pair {
+	char *key, *value;
+};
+
+struct exporter_config {
+	char *name; // unique; default: the type, then type-2, …
+	enum exporter_type type;
+	enum console_format format;  // console
+	char *endpoint;              // otlp: a base URL, v1/traces is appended
+	struct config_pair *headers; // otlp
+	size_t header_count;
+	uint64_t timeout_ns; // otlp: of one request; default 10 s
+	bool content;        // prompts and completions too; otlp: false, console: true
+};
+
+/* What the command line says; NULL where it says nothing. */
+struct config_flags {
+	const char *config, *socket, *data, *http;
+};
+
+struct config {
+	char *file; // NULL: none was read
+	// service
+	char *service_name; // NULL: unknown_service
+	struct config_pair *service_attributes;
+	size_t service_attribute_count;
+	// ingest
+	char *socket;     // ≤ 107 bytes
+	char *api_socket; // NAME-api.sock beside it
+	bool socket_dir_is_ours; // a default place: create it 0700 and check its owner
+	unsigned mode;    // default 0600
+	char *group;      // NULL: none
+	size_t max_frame; // bytes
+	unsigned max_connections;
+	// store
+	char *data_dir;
+	bool data_dir_is_ours;  // a default place: create it 0700
+	uint64_t store_bytes;   // quota; default 256 MiB
+	uint64_t retention_ns;  // default 7 d
+	// capture
+	bool content;     // false: none is stored
+	size_t max_value; // bytes of one value
+	// spans
+	enum convention convention;
+	// exporters
+	struct exporter_config *exporters;
+	size_t exporter_count;
+	// http
+	bool http_enabled; // "off" switches TCP off; the Unix socket stays
+	char *http_host;   // a literal loopback address unless the user chose otherwise
+	uint16_t http_port; // 0: any free one
+};
+
+/** Reads everything that says how to run.
+ *
+ * Every fault is written to errors, one line each: "file:line:column: key: what is wrong, what
+ * would be right" (faults of flags and variables name those instead of a place). Returns 0,
+ * -EINVAL when at least one line was written, or -ENOMEM. On failure *ret is empty. */
+MUST_CHECK int config_load(struct config *ret, const struct config_flags *flags, FILE *errors);
+
+void config_free(struct config *c);
+
+/** Prints the effective configuration as YAML that config_load() reads back, secrets (headers'
+ * values, credentials in URLs) masked. */
+void config_print(const struct config *c, FILE *out);
+
+/** The socket, API socket and data directory as defaults, environment and flags say, without a
+ * file: what the command-line tool needs. Returned text is malloc'd; NULL when out of memory.
+ * A client's socket is the first candidate that exists, else the first. */
+char *config_client_socket(const char *flag);
+char *config_api_socket(const char *socket);
+char *config_client_data_dir(const char *flag);

@@ -1,0 +1,107 @@
+/* store.h - the log: blocks of spans and of observations, the open runs and the exporters'
+ * positions, in one LMDB environment.
+ *
+ * One process opens it, guarded by a lock file. One thread writes (commit.h); any thread reads.
+ * No transaction outlives one function here: what a callback gets is valid only while it runs,
+ * and it must not block. The file never grows past its quota; when 80 % is used the oldest
+ * blocks go first.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/stats.h"
+#include "core/span.h"
+
+struct store;
+
+struct store_options {
+	const char *dir;       // created 0700 when missing
+	uint64_t bytes;        // quota, and the map's size; at least 16 MiB
+	uint64_t retention_ns; // 0: by bytes alone
+	bool read_only;        // the command-line tool: no lock file is taken over a live daemon
+	struct stats *stats;   // borrowed; may be NULL when read_only
+};
+
+/** Opens, or creates. -EACCES, -ENOSPC, -EROFS, ERR_BUSY (a live daemon has it), ERR_FOREIGN,
+ * ERR_VERSION (a newer format: untouched), ERR_NETWORK_FS, -ENOENT (read_only and nothing
+ * there). ERR_CORRUPT never comes out: a corrupt file is moved to quarantine beside it and a
+ * new one started; *ret_quarantine then says where (malloc'd), else NULL. read_only returns it. */
+MUST_CHECK int store_open(struct store **ret, const struct store_options *options,
+                          char **ret_quarantine);
+void store_close(struct store *s);
+
+/* --- reading; thread-safe --- */
+
+/** Returns false to stop. */
+typedef bool store_span_fn(void *ctx, const struct span_record *rec);
+
+/** Every span from sequence number from_seq on, oldest first. since_ns (unix) skips whole blocks
+ * that ended before it; records inside may still be older. Returns 0 or an error. */
+int store_spans(struct store *s, uint64_t from_seq, uint64_t since_ns, store_span_fn *fn,
+                void *ctx);
+
+/** The finished spans of one trace, in log order: by end time, children mostly first. */
+int store_trace(struct store *s, const uint8_t trace_id[16], store_span_fn *fn, void *ctx);
+
+/** Every run that is open, in no order; status RUNNING. A run is here some milliseconds after its
+ * start arrived. trace_id NULL: of all traces. */
+int store_open_runs(struct store *s, const uint8_t trace_id[16], store_span_fn *fn, void *ctx);
+
+/* An observation. meta and content are members of one JSON object without its braces:
+ * meta: trace_id span_id parent_span_id name kind start_time end_time latency_ms status
+ *   attributes service session_id user_id provider model prompt_tokens completion_tokens
+ *   total_tokens cached_tokens reasoning_tokens llm_calls tool_call_count span_count slowest
+ *   {name kind span_id latency_ms} error prompt_key prompt_version policy_mode tags created_at
+ * content: user_message agent_response tool_calls [{name input output latency_ms error}] */
+struct observation_record {
+	uint64_t seq;
+	uint8_t trace_id[16], span_id[8];
+	uint64_t start_ns, created_ns; // unix
+	uint8_t status;                // enum run_status
+	struct str meta, content;
+};
+
+typedef bool store_observation_fn(void *ctx, const struct observation_record *rec);
+
+/** Observations, newest first, from the one before sequence number before_seq (UINT64_MAX: all). */
+int store_observations(struct store *s, uint64_t before_seq, store_observation_fn *fn, void *ctx);
+
+/** The same, oldest first, from sequence number from_seq on (0: all); blocks whose newest is
+ * older than since_ns are skipped. */
+int store_observations_forward(struct store *s, uint64_t from_seq, uint64_t since_ns,
+                               store_observation_fn *fn, void *ctx);
+
+/** The observation of a trace: that of its topmost root. -ENOENT when it has none. */
+int store_observation(struct store *s, const uint8_t trace_id[16], store_observation_fn *fn,
+                      void *ctx);
+
+/* --- exporters: cursors over the spans --- */
+
+/* What store_read() copied out. */
+struct store_chunk {
+	uint64_t first_seq; // of the first record after the skipped ones
+	uint64_t next_seq;  // where to read on
+	uint64_t lost;      // records that retention removed between the cursor and first_seq
+	uint64_t count;     // records in the chunk, the skipped ones not among them
+};
+
+/** Copies the blocks from from_seq on into out (cleared first), whole blocks, at least one and at
+ * most max_bytes otherwise. Walk them with chunk_each(). count is 0 when there is nothing new. */
+int store_read(struct store *s, uint64_t from_seq, size_t max_bytes, struct buf *out,
+               struct store_chunk *ret);
+
+/** Calls fn for each record of what store_read() copied, in order. */
+int chunk_each(const struct buf *chunk, const struct store_chunk *range, store_span_fn *fn,
+               void *ctx);
+
+/** The position saved under an exporter's name: the sequence number to read next. A new name starts at
+ * the end of the log, or at its beginning. */
+int store_cursor(struct store *s, const char *name, bool from_beginning, uint64_t *ret_seq);
+
+/** Spans in the log at or after seq. */
+uint64_t store_pending(struct store *s, uint64_t seq);
