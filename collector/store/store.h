@@ -15,6 +15,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/stats.h"
+#include "core/event.h"
 #include "core/span.h"
 
 struct store;
@@ -79,6 +80,19 @@ int store_observations_forward(struct store *s, uint64_t from_seq, uint64_t sinc
 /** The observation of a trace: that of its topmost root. -ENOENT when it has none. */
 int store_observation(struct store *s, const uint8_t trace_id[16], store_observation_fn *fn,
                       void *ctx);
+
+/** Every open run's stored value, for the run table at start. */
+typedef bool store_open_fn(void *ctx, const struct run_id *run, struct str value);
+int store_open_load(struct store *s, store_open_fn *fn, void *ctx);
+
+/** Copies one open run's stored value into out (cleared first). -ENOENT when it is not there. */
+int store_open_get(struct store *s, const struct run_id *run, struct buf *out);
+
+/** The spans of many traces in one pass, oldest first; wants says which (called with the
+ * fingerprints' candidates, so it must compare whole ids). */
+typedef bool store_wants_fn(void *ctx, const uint8_t trace_id[16]);
+int store_traces(struct store *s, const uint32_t *fingerprints, size_t count, store_wants_fn *wants,
+                 store_span_fn *fn, void *ctx);
 
 /* --- exporters: cursors over the spans --- */
 

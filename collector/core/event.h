@@ -1,0 +1,81 @@
+/* event.h - a frame's body, decoded strictly.
+ *
+ * A decoded event borrows from the frame and allocates nothing. Values of any type (input,
+ * output, usage, tags, attrs) are kept as validated msgpack and walked by those who need them.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/stats.h"
+#include "base/str.h"
+#include "core/kind.h"
+#include "core/mp.h"
+
+enum event_type {
+	EVENT_HELLO = 0,
+	EVENT_START = 1,
+	EVENT_END = 2,
+	EVENT_POINT = 3, // something during a run
+	EVENT_FLUSH = 4,
+	EVENT_FLUSHED = 5, // collector to client
+	EVENT_DROPPED = 6,
+	EVENT_BYE = 7,
+	EVENT_ERROR = 8, // collector to client
+};
+
+struct run_id {
+	uint8_t b[16];
+};
+
+/* Absent text and values have p NULL. */
+struct event {
+	enum event_type type;
+	struct run_id run;
+	uint64_t unix_ns, mono_ns;
+	uint32_t unknown_keys; // fields of this version's maps that it does not know
+
+	// start, end
+	enum run_kind kind;
+	struct str kind_word; // set only when it is none of the known kinds
+	struct str name;      // also the point's
+	bool has_parent;
+	struct run_id parent;
+	struct str traceparent, session, user, model, provider;
+	struct str input, output; // one msgpack value
+	struct str tags;          // msgpack array of str
+	struct str attrs;         // msgpack map with str keys; also the point's map
+	struct str usage;         // msgpack map
+	struct str finish;        // msgpack str or array of str
+	bool has_error;
+	struct str error_type, error_message, error_stack;
+
+	// hello
+	int64_t version;
+	struct str service, sdk;
+	struct str resource; // msgpack map with str keys
+	int64_t pid;
+
+	// flush, dropped
+	uint64_t token;
+	uint64_t dropped;
+	struct str reason;
+};
+
+/** Decodes one frame's body (without its length prefix). REFUSAL_NONE, or why it is refused; then
+ * *ret is undefined. Names, models, providers, sessions and users longer than CAP_NAME are cut. */
+enum refusal event_decode(struct event *ret, const uint8_t *body, size_t len);
+
+/** hash64 of docs/protocol.md: never 0. */
+uint64_t id_hash64(uint64_t seed, const void *bytes, size_t len);
+
+/** A run's span id, 8 bytes big-endian. */
+void span_id_of(uint8_t ret[8], const struct run_id *run);
+
+/** A run id from its text: a UUID's bytes, else hashed. */
+void run_id_of_text(struct run_id *ret, struct str text);
+
+/** Parses a W3C traceparent (version 00 or higher). False if it is malformed. */
+bool traceparent_parse(struct str text, uint8_t ret_trace_id[16], uint8_t ret_parent_id[8],
+                       uint8_t *ret_flags);

@@ -1,0 +1,75 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/json.h"
+#include "base/str.h"
+
+static void buf_refuses_past_its_cap_and_keeps_the_error(void **state)
+{
+	struct buf b;
+
+	buf_init(&b, 300);
+	assert_non_null(buf_extend(&b, 300));
+	buf_append_byte(&b, 'x');
+	assert_int_equal(buf_error(&b), -ENOSPC);
+	assert_int_equal(b.len, 300);
+	buf_clear(&b);
+	buf_append_str(&b, "again");
+	assert_int_equal(buf_error(&b), 0);
+	assert_int_equal(b.len, 5);
+	buf_deinit(&b);
+}
+
+static void json_escapes_and_repairs_text(void **state)
+{
+	struct buf b;
+	struct json j;
+
+	buf_init(&b, 4096);
+	json_init(&j, &b);
+	json_object(&j);
+	json_key(&j, "a\"b");
+	json_str(&j, (struct str){"x\n\x01\xff\xc3\xa9", 6});
+	json_key(&j, "t");
+	json_time(&j, 1700000000123456789ull);
+	json_key(&j, "l");
+	json_array(&j);
+	json_double(&j, 0.1);
+	json_ms(&j, 400123456);
+	json_null(&j);
+	json_array_end(&j);
+	json_object_end(&j);
+	buf_append_byte(&b, 0);
+	assert_string_equal((char *)b.data,
+	                    "{\"a\\\"b\":\"x\\n\\u0001\xef\xbf\xbd\xc3\xa9\","
+	                    "\"t\":\"2023-11-14T22:13:20.123456789Z\",\"l\":[0.1,400.123,null]}");
+	buf_deinit(&b);
+}
+
+static void utf8_knows_the_bad_forms(void **state)
+{
+	assert_true(utf8_is_valid("plain text and \xf0\x9f\x98\x80", 19));
+	assert_false(utf8_is_valid("\xc0\x80", 2));
+	assert_false(utf8_is_valid("\xed\xa0\x80", 3));
+	assert_false(utf8_is_valid("\xf4\x90\x80\x80", 4));
+	assert_false(utf8_is_valid("12345678\x80", 9));
+	assert_int_equal(utf8_cut("ab\xc3\xa9", 4, 3), 2);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	        cmocka_unit_test(buf_refuses_past_its_cap_and_keeps_the_error),
+	        cmocka_unit_test(json_escapes_and_repairs_text),
+	        cmocka_unit_test(utf8_knows_the_bad_forms),
+	};
+
+	return cmocka_run_group_tests_name("base", tests, NULL, NULL);
+}
