@@ -25,4 +25,9 @@
 #define CAP_TOOL_CALLS (256u * KIB)     // the tool_calls of one observation, as JSON
 #define CAP_RESPONSE (256u * MIB)       // one answer of the HTTP API
 #define CAP_EXPORTERS 16u
+#define CAP_EXPORT_CHUNK (1u * MIB)     // read from the log at a time, by each exporter
+#define CAP_EXPORT_REQUEST (3584u * KIB) // of more than one span: gRPC servers refuse over 4 MiB
+#define CAP_EXPORT_SPANS 8192u          // of one request
+#define CAP_EXPORT_BODY (64u * MIB)     // a request with one giant span (OTLP's own limit)
+#define CAP_EXPORT_RESPONSE (4u * MIB)  // a backend's answer (OTLP's own limit)
 #define CAP_SERIES 2000u                // label sets of one metric (the OpenTelemetry SDKs' default)

@@ -96,10 +96,40 @@ enum refusal {
 /** The label of a refusal, as in sidelight_frames_refused_total{reason=…}. */
 const char *refusal_label(enum refusal r);
 
+/* X(id, label): why spans were given up for good by an exporter. */
+#define REJECTION_TABLE(X)                                                                         \
+	X(HTTP_400, "http_400")                                                                    \
+	X(HTTP_401, "http_401")                                                                    \
+	X(HTTP_403, "http_403")                                                                    \
+	X(HTTP_404, "http_404")                                                                    \
+	X(HTTP_405, "http_405")                                                                    \
+	X(HTTP_413, "http_413")                                                                    \
+	X(HTTP_415, "http_415")                                                                    \
+	X(HTTP_422, "http_422")                                                                    \
+	X(HTTP_500, "http_500")                                                                    \
+	X(HTTP_OTHER, "http_other")                                                                \
+	X(PARTIAL_SUCCESS, "partial_success")                                                      \
+	X(RESPONSE_TOO_LONG, "response_too_long")                                                  \
+	X(NOT_OTLP, "not_otlp")                                                                    \
+	X(TOO_LONG, "too_long")                                                                    \
+	X(MALFORMED, "malformed")                                                                  \
+	X(CLOSED, "closed")
+
+enum rejection {
+#define X(id, label) REJECTED_##id,
+	REJECTION_TABLE(X)
+#undef X
+	        REJECTION_COUNT
+};
+
+/** The label of a rejection, as in sidelight_spans_rejected_total{exporter=…, reason=…}. */
+const char *rejection_label(enum rejection r);
+
 /* One exporter's ledger: stored since its cursor began = delivered + rejected + evicted + pending. */
 struct exporter_stats {
 	char name[64]; // written once, before the exporter starts
 	atomic_uint_fast64_t delivered, rejected, evicted, pending;
+	atomic_uint_fast64_t rejected_by[REJECTION_COUNT]; // they add up to rejected
 	atomic_uint_fast64_t requests, failures; // tries, and tries that failed
 };
 
