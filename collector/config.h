@@ -12,8 +12,8 @@
 
 #include "base/caps.h"
 #include "base/err.h"
+#include "core/kind.h"
 
-enum convention { CONVENTION_GENAI = 1, CONVENTION_SEAMS = 2, CONVENTION_BOTH = 3 };
 enum exporter_type { EXPORTER_CONSOLE, EXPORTER_OTLP };
 enum console_format { CONSOLE_PRETTY, CONSOLE_JSON };
 

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/str.h"
+
 enum { FIRST_ROOM = 256 };
 
 void buf_init(struct buf *b, size_t cap)
@@ -80,6 +82,19 @@ void buf_append_str(struct buf *b, const char *s)
 void buf_append_byte(struct buf *b, uint8_t byte)
 {
 	buf_append(b, &byte, 1);
+}
+
+void buf_append_utf8(struct buf *b, const char *text, size_t len)
+{
+	while (len > 0) {
+		size_t good = utf8_prefix(text, len);
+		buf_append(b, text, good);
+		if (good == len)
+			return;
+		buf_append(b, "\xef\xbf\xbd", 3);
+		text += good + 1;
+		len -= good + 1;
+	}
 }
 
 void buf_printf(struct buf *b, const char *fmt, ...)

@@ -33,6 +33,9 @@ uint8_t *buf_extend(struct buf *b, size_t n);
 void buf_append(struct buf *b, const void *data, size_t n);
 void buf_append_str(struct buf *b, const char *s);
 void buf_append_byte(struct buf *b, uint8_t byte);
+/** Appends text; each byte that is no well-formed UTF-8 becomes U+FFFD. */
+void buf_append_utf8(struct buf *b, const char *text, size_t len);
+
 void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /** 0, or the first error. */

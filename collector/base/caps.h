@@ -13,6 +13,8 @@
 #define CAP_DEPTH 16u                   // nested msgpack containers
 #define CAP_TOP_KEYS 64u                // keys of a message's own map
 #define CAP_NAME 1024u                  // a run's name, model, provider, session or user, bytes
+#define CAP_ATTRS 1024u                 // keys of an attribute map
+#define CAP_RUN_ID 1024u                // a run id's text, bytes
 #define CAP_ATTR_KEY 256u               // an attribute's key, bytes
 #define CAP_RESOURCE (16u * KIB)        // an encoded resource
 #define CAP_VALUE (64u * KIB)           // one captured value; capture.max_value

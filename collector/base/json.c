@@ -101,15 +101,7 @@ static void write_escaped(struct buf *out, const char *p, size_t len)
 static void write_repaired(struct buf *out, const char *p, size_t len)
 {
 	while (len > 0) {
-		size_t good = 0;
-		while (good < len) {
-			size_t step = 1;
-			while (step <= 4 && good + step <= len && !utf8_is_valid(p + good, step))
-				step++;
-			if (step > 4 || good + step > len)
-				break;
-			good += step;
-		}
+		size_t good = utf8_prefix(p, len);
 		write_escaped(out, p, good);
 		if (good == len)
 			return;
@@ -122,10 +114,7 @@ static void write_repaired(struct buf *out, const char *p, size_t len)
 static void write_string(struct buf *out, struct str s)
 {
 	buf_append_byte(out, '"');
-	if (utf8_is_valid(s.p, s.len))
-		write_escaped(out, s.p, s.len);
-	else
-		write_repaired(out, s.p, s.len);
+	write_repaired(out, s.p, s.len);
 	buf_append_byte(out, '"');
 }
 

@@ -37,7 +37,7 @@ static size_t sequence_length(const uint8_t *p, size_t left)
 	return 0;
 }
 
-bool utf8_is_valid(const char *text, size_t len)
+size_t utf8_prefix(const char *text, size_t len)
 {
 	const uint8_t *p = (const uint8_t *)text;
 	size_t i = 0;
@@ -55,10 +55,15 @@ bool utf8_is_valid(const char *text, size_t len)
 			break;
 		size_t n = sequence_length(p + i, len - i);
 		if (n == 0)
-			return false;
+			return i;
 		i += n;
 	}
-	return true;
+	return len;
+}
+
+bool utf8_is_valid(const char *text, size_t len)
+{
+	return utf8_prefix(text, len) == len;
 }
 
 size_t utf8_cut(const char *p, size_t len, size_t max)

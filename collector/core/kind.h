@@ -23,3 +23,7 @@ const char *status_word(enum run_status status); // "running", "ok", "error", "c
 
 /** The kind of a word on the wire; KIND_OTHER for one that is not known. */
 enum run_kind kind_of(struct str word);
+
+/* Whose names a span carries: the OpenTelemetry GenAI conventions', or the older ones of the
+ * "seams" chat app. A set of bits. */
+enum convention { CONVENTION_GENAI = 1, CONVENTION_SEAMS = 2, CONVENTION_BOTH = 3 };

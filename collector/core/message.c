@@ -1,0 +1,284 @@
+#include "core/message.h"
+
+#include "base/caps.h"
+#include "core/mp.h"
+#include "core/value.h"
+
+/* A list of messages, as a cursor on its first element. */
+struct list {
+	struct mp at;
+	uint32_t count;
+};
+
+static bool read_list(struct str value, struct list *ret)
+{
+	struct mp c = mp_of(value);
+	struct mp_value v;
+
+	if (!value.p || mp_read(&c, &v) != REFUSAL_NONE || v.type != MP_ARRAY || v.count == 0)
+		return false;
+	*ret = (struct list){c, v.count};
+	return true;
+}
+
+static struct str take(struct mp *c)
+{
+	const uint8_t *start = c->p;
+
+	if (mp_skip(c, CAP_DEPTH) != REFUSAL_NONE)
+		return (struct str){0};
+	return (struct str){(const char *)start, (size_t)(c->p - start)};
+}
+
+static struct str role_word(struct str message)
+{
+	struct str role = value_lookup_text(message, "role");
+
+	return role.p ? role : value_lookup_text(message, "type");
+}
+
+static bool is_message(struct str value)
+{
+	return role_word(value).p && value_lookup(value, "content").p;
+}
+
+/* The conventions' role for a framework's word. */
+static struct str role_of(struct str message)
+{
+	struct str word = role_word(message);
+
+	if (str_is(word, "human") || str_is(word, "HumanMessageChunk"))
+		return STR("user");
+	if (str_is(word, "ai") || str_is(word, "model") || str_is(word, "AIMessageChunk"))
+		return STR("assistant");
+	if (str_is(word, "developer") || str_is(word, "SystemMessage"))
+		return STR("system");
+	if (str_is(word, "function"))
+		return STR("tool");
+	return word;
+}
+
+static bool find_list(struct str value, struct list *ret)
+{
+	struct str inner = value_lookup(value, "messages");
+
+	if (!read_list(inner.p ? inner : value, ret))
+		return false;
+	struct mp first = ret->at;
+	return is_message(take(&first));
+}
+
+bool messages_are(struct str value)
+{
+	struct list list;
+
+	return value.p && (is_message(value) || find_list(value, &list));
+}
+
+static bool is_text(struct str value, struct str *ret)
+{
+	struct mp c = mp_of(value);
+	struct mp_value v;
+
+	if (!value.p || mp_read(&c, &v) != REFUSAL_NONE || v.type != MP_STR)
+		return false;
+	*ret = v.s;
+	return true;
+}
+
+static struct str spend(struct str s, size_t *budget)
+{
+	struct str cut = {s.p, utf8_cut(s.p, s.len, *budget)};
+
+	*budget -= cut.len;
+	return cut;
+}
+
+static void text_part(struct json *j, struct str text, size_t *budget)
+{
+	json_object(j);
+	json_key(j, "type");
+	json_text(j, "text");
+	json_key(j, "content");
+	json_str(j, spend(text, budget));
+	json_object_end(j);
+}
+
+static void any_member(struct json *j, const char *key, struct str value, size_t *budget)
+{
+	struct mp c = mp_of(value);
+
+	if (!value.p)
+		return;
+	json_key(j, key);
+	value_json(j, &c, budget);
+}
+
+/* OpenAI's {id, function: {name, arguments}} and LangChain's {id, name, args}. */
+static void tool_call_part(struct json *j, struct str call, size_t *budget)
+{
+	struct str function = value_lookup(call, "function");
+	struct str from = function.p ? function : call;
+	struct str arguments = value_lookup(from, "arguments");
+
+	json_object(j);
+	json_key(j, "type");
+	json_text(j, "tool_call");
+	any_member(j, "id", value_lookup(call, "id"), budget);
+	any_member(j, "name", value_lookup(from, "name"), budget);
+	any_member(j, "arguments", arguments.p ? arguments : value_lookup(from, "args"), budget);
+	json_object_end(j);
+}
+
+/* A block of a content list: a text, or whatever it is under its own type. */
+static void block_part(struct json *j, struct str block, size_t *budget)
+{
+	struct str text = value_lookup_text(block, "text");
+	struct str type = value_lookup_text(block, "type");
+
+	if (is_text(block, &text) || (text.p && (!type.p || str_is(type, "text")))) {
+		text_part(j, text, budget);
+		return;
+	}
+	if (str_is(type, "tool_use") || str_is(type, "function_call"))
+		return; // said again as a tool call
+	json_object(j);
+	json_key(j, "type");
+	json_str(j, type.p ? spend(type, budget) : STR("generic"));
+	any_member(j, "content", block, budget);
+	json_object_end(j);
+}
+
+static void content_parts(struct json *j, struct str content, size_t *budget)
+{
+	struct list blocks;
+	struct str text;
+
+	if (is_text(content, &text)) {
+		if (text.len)
+			text_part(j, text, budget);
+	} else if (read_list(content, &blocks)) {
+		for (uint32_t i = 0; i < blocks.count; i++)
+			block_part(j, take(&blocks.at), budget);
+	}
+}
+
+static void response_part(struct json *j, struct str message, size_t *budget)
+{
+	json_object(j);
+	json_key(j, "type");
+	json_text(j, "tool_call_response");
+	any_member(j, "id", value_lookup(message, "tool_call_id"), budget);
+	any_member(j, "response", value_lookup(message, "content"), budget);
+	json_object_end(j);
+}
+
+static void message_json(struct json *j, struct str message, size_t *budget)
+{
+	struct str role = role_of(message);
+	struct list calls;
+
+	json_object(j);
+	json_key(j, "role");
+	json_str(j, spend(role, budget));
+	json_key(j, "parts");
+	json_array(j);
+	if (str_is(role, "tool")) {
+		response_part(j, message, budget);
+	} else {
+		content_parts(j, value_lookup(message, "content"), budget);
+		if (read_list(value_lookup(message, "tool_calls"), &calls))
+			for (uint32_t i = 0; i < calls.count; i++)
+				tool_call_part(j, take(&calls.at), budget);
+	}
+	json_array_end(j);
+	any_member(j, "name", value_lookup(message, "name"), budget);
+	json_object_end(j);
+}
+
+/* How many of the oldest messages to leave out, so that the rest fits; the newest always stays. */
+static uint32_t too_old(struct list list, size_t max)
+{
+	size_t total = (size_t)(list.at.end - list.at.p);
+	uint32_t skip = 0;
+
+	while (skip + 1 < list.count && total > max) {
+		total -= take(&list.at).len;
+		skip++;
+	}
+	return skip;
+}
+
+static void plain_message(struct json *j, struct str text, const char *role, size_t *budget)
+{
+	json_object(j);
+	json_key(j, "role");
+	json_text(j, role);
+	json_key(j, "parts");
+	json_array(j);
+	text_part(j, text, budget);
+	json_array_end(j);
+	json_object_end(j);
+}
+
+bool messages_json(struct json *j, struct str value, const char *default_role, size_t max)
+{
+	size_t budget = max;
+	struct list list;
+	uint32_t skip = 0;
+	struct str text;
+
+	json_array(j);
+	if (find_list(value, &list)) {
+		skip = too_old(list, max);
+		for (uint32_t i = 0; i < list.count; i++) {
+			struct str message = take(&list.at);
+			if (i >= skip)
+				message_json(j, message, &budget);
+		}
+	} else if (is_text(value, &text)) {
+		plain_message(j, text, default_role, &budget);
+	} else {
+		message_json(j, value, &budget);
+	}
+	json_array_end(j);
+	return skip > 0 || budget == 0;
+}
+
+static struct str content_text(struct str content)
+{
+	struct list blocks;
+	struct str text;
+
+	if (is_text(content, &text))
+		return text;
+	if (!read_list(content, &blocks))
+		return (struct str){0};
+	for (uint32_t i = 0; i < blocks.count; i++) {
+		struct str block = take(&blocks.at);
+		if (is_text(block, &text))
+			return text;
+		text = value_lookup_text(block, "text");
+		if (text.p)
+			return text;
+	}
+	return (struct str){0};
+}
+
+struct str messages_last_text(struct str value, const char *role)
+{
+	struct str found = {0};
+	struct list list;
+
+	if (is_text(value, &found))
+		return found;
+	if (!find_list(value, &list))
+		return is_message(value) ? content_text(value_lookup(value, "content")) : found;
+	for (uint32_t i = 0; i < list.count; i++) {
+		struct str message = take(&list.at);
+		struct str text = content_text(value_lookup(message, "content"));
+		if (text.p && str_eq(role_of(message), str_of(role)))
+			found = text;
+	}
+	return found;
+}

@@ -1,0 +1,31 @@
+/* usage.h - token counts in one form, whatever the provider calls them.
+ *
+ * Totals are inclusive: input holds what was read from and written to a cache, output holds the
+ * reasoning. A provider that leaves them out of its totals is added up. What was not said is
+ * USAGE_UNKNOWN, never 0.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/str.h"
+
+#define USAGE_UNKNOWN (-1)
+
+struct usage {
+	int64_t input, output, total; // total: as said, else input + output where one is known
+	int64_t cache_read, cache_write, reasoning;
+};
+
+void usage_init(struct usage *u);
+
+/** Whether any count is known. */
+bool usage_is_known(const struct usage *u);
+
+/** Reads a provider's own map, validated msgpack. Counts that are no non-negative integer, or
+ * past 2^53, are ignored; a list of counts is summed. */
+void usage_read(struct usage *ret, struct str map);
+
+/** Adds what is known of u to sum. */
+void usage_add(struct usage *sum, const struct usage *u);

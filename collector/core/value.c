@@ -1,0 +1,313 @@
+#include "core/value.h"
+
+#include "base/caps.h"
+#include "core/pb.h"
+
+/* opentelemetry/proto/common/v1/common.proto */
+enum { KEYVALUE_KEY = 1, KEYVALUE_VALUE = 2 };
+enum {
+	ANY_STRING = 1,
+	ANY_BOOL = 2,
+	ANY_INT = 3,
+	ANY_DOUBLE = 4,
+	ANY_ARRAY = 5,
+	ANY_KVLIST = 6,
+	ANY_BYTES = 7,
+};
+
+static struct str clip(struct str s, size_t max)
+{
+	return (struct str){s.p, utf8_cut(s.p, s.len, max)};
+}
+
+static void base64_json(struct json *j, struct str bytes)
+{
+	static const char digits[] =
+	        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	const uint8_t *p = (const uint8_t *)bytes.p;
+	struct buf *out = j->out;
+
+	json_raw(j, "\"", 1);
+	for (size_t i = 0; i < bytes.len; i += 3) {
+		size_t left = bytes.len - i;
+		uint32_t v = (uint32_t)p[i] << 16;
+		v |= left > 1 ? (uint32_t)p[i + 1] << 8 : 0;
+		v |= left > 2 ? p[i + 2] : 0;
+		char four[4] = {digits[v >> 18], digits[v >> 12 & 63],
+		                left > 1 ? digits[v >> 6 & 63] : '=', left > 2 ? digits[v & 63] : '='};
+		buf_append(out, four, 4);
+	}
+	buf_append_byte(out, '"');
+}
+
+static struct str spend(struct str s, size_t *budget)
+{
+	struct str cut = clip(s, *budget);
+
+	*budget -= cut.len;
+	return cut;
+}
+
+static void container_json(struct json *j, struct mp *c, const struct mp_value *v, size_t *budget);
+
+static void scalar_json(struct json *j, const struct mp_value *v, size_t *budget)
+{
+	switch (v->type) {
+	case MP_BOOL:
+		json_bool(j, v->b);
+		break;
+	case MP_INT:
+		json_int(j, v->i);
+		break;
+	case MP_UINT:
+		json_uint(j, v->u);
+		break;
+	case MP_DOUBLE:
+		json_double(j, v->d);
+		break;
+	case MP_STR:
+		json_str(j, spend(v->s, budget));
+		break;
+	case MP_BIN:
+		base64_json(j, spend(v->s, budget));
+		break;
+	default:
+		json_null(j);
+	}
+}
+
+void value_json(struct json *j, struct mp *c, size_t *budget)
+{
+	struct mp_value v;
+
+	if (mp_read(c, &v) != REFUSAL_NONE) {
+		json_null(j);
+		return;
+	}
+	if (v.type == MP_ARRAY || v.type == MP_MAP)
+		container_json(j, c, &v, budget);
+	else
+		scalar_json(j, &v, budget);
+}
+
+/* A key that is no text becomes its own JSON, as text. */
+static void key_json(struct json *j, struct mp *c, size_t *budget)
+{
+	struct mp at = *c;
+	struct mp_value v;
+
+	if (mp_read(c, &v) == REFUSAL_NONE && v.type == MP_STR) {
+		json_key_str(j, spend(v.s, budget));
+		return;
+	}
+	struct buf text;
+	struct json inner;
+	*c = at;
+	buf_init(&text, 4096);
+	json_init(&inner, &text);
+	value_json(&inner, c, budget);
+	json_key_str(j, (struct str){text.data ? (char *)text.data : "", text.len});
+	buf_deinit(&text);
+}
+
+static void container_json(struct json *j, struct mp *c, const struct mp_value *v, size_t *budget)
+{
+	if (v->type == MP_ARRAY) {
+		json_array(j);
+		for (uint32_t i = 0; i < v->count && c->p < c->end; i++)
+			value_json(j, c, budget);
+		json_array_end(j);
+		return;
+	}
+	json_object(j);
+	for (uint32_t i = 0; i < v->count && c->p < c->end; i++) {
+		key_json(j, c, budget);
+		value_json(j, c, budget);
+	}
+	json_object_end(j);
+}
+
+struct str value_key(struct mp *c)
+{
+	struct mp at = *c;
+	struct mp_value v;
+
+	if (mp_read(c, &v) == REFUSAL_NONE && v.type == MP_STR)
+		return v.s;
+	*c = at;
+	if (mp_skip(c, CAP_DEPTH) != REFUSAL_NONE)
+		c->p = c->end;
+	return (struct str){0};
+}
+
+/* A string field whose bad bytes are replaced. */
+static void pb_text(struct buf *out, uint32_t field, struct str s)
+{
+	if (utf8_is_valid(s.p, s.len)) {
+		pb_str(out, field, s);
+		return;
+	}
+	size_t text = pb_begin(out, field);
+	buf_append_utf8(out, s.p, s.len);
+	pb_end(out, text);
+}
+
+void value_attr_text(struct buf *out, uint32_t field, struct str key, struct str text)
+{
+	if (utf8_is_valid(text.p, text.len)) {
+		pb_attr_str(out, field, key, text);
+		return;
+	}
+	size_t kv = pb_begin(out, field);
+	pb_str(out, KEYVALUE_KEY, key);
+	size_t any = pb_begin(out, KEYVALUE_VALUE);
+	pb_text(out, ANY_STRING, text);
+	pb_end(out, any);
+	pb_end(out, kv);
+}
+
+struct str value_text(struct str value, size_t max, struct buf *scratch, size_t *ret_full)
+{
+	struct mp c = mp_of(value);
+	struct mp at = c;
+	struct mp_value v;
+	struct json j;
+
+	*ret_full = 0;
+	if (mp_read(&c, &v) != REFUSAL_NONE)
+		return (struct str){0};
+	if (v.type == MP_STR) {
+		*ret_full = v.s.len;
+		return clip(v.s, max);
+	}
+	// Texts inside share the limit, so that what is cut is still JSON.
+	size_t budget = max;
+	buf_clear(scratch);
+	json_init(&j, scratch);
+	value_json(&j, &at, &budget);
+	if (budget == 0)
+		*ret_full = value.len;
+	if (buf_error(scratch))
+		return (struct str){0};
+	return (struct str){(const char *)scratch->data, scratch->len};
+}
+
+static void any_value(struct buf *out, struct mp *c, size_t max, unsigned *cut);
+
+static void any_key_value(struct buf *out, uint32_t field, struct mp *c, size_t max, unsigned *cut)
+{
+	size_t kv = pb_begin(out, field);
+
+	pb_text(out, KEYVALUE_KEY, clip(value_key(c), CAP_ATTR_KEY));
+	size_t any = pb_begin(out, KEYVALUE_VALUE);
+	any_value(out, c, max, cut);
+	pb_end(out, any);
+	pb_end(out, kv);
+}
+
+static void any_text(struct buf *out, uint32_t field, struct str s, size_t max, unsigned *cut)
+{
+	struct str kept = field == ANY_STRING ? clip(s, max)
+	                                      : (struct str){s.p, s.len < max ? s.len : max};
+
+	*cut += kept.len < s.len;
+	if (field == ANY_STRING)
+		pb_text(out, field, kept);
+	else
+		pb_str(out, field, kept);
+}
+
+static void any_container(struct buf *out, struct mp *c, const struct mp_value *v, size_t max,
+                          unsigned *cut)
+{
+	bool is_array = v->type == MP_ARRAY;
+	size_t list = pb_begin(out, is_array ? ANY_ARRAY : ANY_KVLIST);
+
+	for (uint32_t i = 0; i < v->count && c->p < c->end; i++) {
+		if (!is_array) {
+			any_key_value(out, 1, c, max, cut);
+			continue;
+		}
+		size_t element = pb_begin(out, 1);
+		any_value(out, c, max, cut);
+		pb_end(out, element);
+	}
+	pb_end(out, list);
+}
+
+static void any_value(struct buf *out, struct mp *c, size_t max, unsigned *cut)
+{
+	struct mp_value v;
+
+	if (mp_read(c, &v) != REFUSAL_NONE)
+		return;
+	switch (v.type) {
+	case MP_BOOL:
+		pb_uint(out, ANY_BOOL, v.b);
+		break;
+	case MP_INT:
+		pb_uint(out, ANY_INT, (uint64_t)v.i);
+		break;
+	case MP_UINT: // past what OTLP's integers hold
+		pb_double(out, ANY_DOUBLE, (double)v.u);
+		break;
+	case MP_DOUBLE:
+		pb_double(out, ANY_DOUBLE, v.d);
+		break;
+	case MP_STR:
+		any_text(out, ANY_STRING, v.s, max, cut);
+		break;
+	case MP_BIN:
+		any_text(out, ANY_BYTES, v.s, max, cut);
+		break;
+	case MP_ARRAY:
+	case MP_MAP:
+		any_container(out, c, &v, max, cut);
+		break;
+	default: // nil, ext: an empty AnyValue
+		break;
+	}
+}
+
+unsigned value_attributes(struct buf *out, uint32_t field, struct str map, size_t max)
+{
+	struct mp c = mp_of(map);
+	struct mp_value v;
+	unsigned cut = 0;
+
+	if (!map.p || mp_read(&c, &v) != REFUSAL_NONE || v.type != MP_MAP)
+		return 0;
+	for (uint32_t i = 0; i < v.count; i++)
+		any_key_value(out, field, &c, max, &cut);
+	return cut;
+}
+
+struct str value_lookup(struct str map, const char *key)
+{
+	struct mp c = mp_of(map);
+	struct mp_value v;
+
+	if (!map.p || mp_read(&c, &v) != REFUSAL_NONE || v.type != MP_MAP)
+		return (struct str){0};
+	for (uint32_t i = 0; i < v.count && c.p < c.end; i++) {
+		struct str k = value_key(&c);
+		bool found = k.p && str_eq(k, str_of(key));
+		const uint8_t *at = c.p;
+		if (mp_skip(&c, CAP_DEPTH) != REFUSAL_NONE)
+			break;
+		if (found)
+			return (struct str){(const char *)at, (size_t)(c.p - at)};
+	}
+	return (struct str){0};
+}
+
+struct str value_lookup_text(struct str map, const char *key)
+{
+	struct str value = value_lookup(map, key);
+	struct mp c = mp_of(value);
+	struct mp_value v;
+
+	if (!value.p || mp_read(&c, &v) != REFUSAL_NONE || v.type != MP_STR)
+		return (struct str){0};
+	return v.s;
+}
