@@ -1,7 +1,8 @@
 # steps.sh - one line on stderr for each step of a script, with the seconds it took. Sourced.
 #
 # A step's own output goes to $log and is shown when it fails. On a terminal the line counts the
-# seconds and ends with the newest line of that output, so that nothing ever seems to hang.
+# seconds and ends with the newest line of that output, so that nothing ever seems to hang. $shown
+# is how many lines of a failure are shown (60).
 
 started=$(date +%s.%N)
 
@@ -61,6 +62,6 @@ step() {
 		return 0
 	fi
 	printf '%6s s  %sfailed (%s)%s\n' "$(seconds "$began")" "$red" "$status" "$plain" >&2
-	tail -n 60 "$log" | sed 's/^/    /' >&2
+	tail -n "${shown:-60}" "$log" | sed 's/^/    /' >&2
 	return "$status"
 }
