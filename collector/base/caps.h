@@ -32,4 +32,5 @@
 #define CAP_EXPORT_SPANS 8192u          // of one request
 #define CAP_EXPORT_BODY (64u * MIB)     // a request with one giant span (OTLP's own limit)
 #define CAP_EXPORT_RESPONSE (4u * MIB)  // a backend's answer (OTLP's own limit)
+#define CAP_LABEL 256u                  // a metric label's value, bytes
 #define CAP_SERIES 2000u                // label sets of one metric (the OpenTelemetry SDKs' default)

@@ -50,7 +50,7 @@
 	  "Spans that could not be stored")                                                        \
 	X(blocks_evicted, "sidelight_blocks_evicted_total", counter,                               \
 	  "Blocks removed by retention")                                                           \
-	X(spans_evicted, "sidelight_spans_evicted_total", counter,                                 \
+	X(spans_evicted, "sidelight_store_spans_evicted_total", counter,                           \
 	  "Spans removed from the store by retention")                                             \
 	X(store_bytes, "sidelight_store_bytes", gauge, "Bytes used in the store")                  \
 	X(store_limit_bytes, "sidelight_store_limit_bytes", gauge, "The store's quota")            \

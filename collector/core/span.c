@@ -236,7 +236,7 @@ struct str resource_service_name(struct str resource)
 static void base64(struct json *j, struct str bytes)
 {
 	static const char digits[] =
-	        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 	const uint8_t *p = (const uint8_t *)bytes.p;
 	struct buf *out = j->out;
 
