@@ -8,8 +8,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/err.h"
 #include "base/stats.h"
 #include "base/str.h"
+#include "core/id.h"
 #include "core/kind.h"
 #include "core/mp.h"
 
@@ -25,16 +27,13 @@ enum event_type {
 	EVENT_ERROR = 8, // collector to client
 };
 
-struct run_id {
-	uint8_t b[16];
-};
-
 /* Absent text and values have p NULL. */
 struct event {
 	enum event_type type;
 	struct run_id run;
 	uint64_t unix_ns, mono_ns;
 	uint32_t unknown_keys; // fields of this version's maps that it does not know
+	uint32_t cut_fields;   // texts that were cut at CAP_NAME
 
 	// start, end
 	enum run_kind kind;
@@ -45,7 +44,7 @@ struct event {
 	struct str traceparent, session, user, model, provider;
 	struct str input, output; // one msgpack value
 	struct str tags;          // msgpack array of str
-	struct str attrs;         // msgpack map with str keys; also the point's map
+	struct str attrs;         // msgpack map with str keys, none twice; also the point's map
 	struct str usage;         // msgpack map
 	struct str finish;        // msgpack str or array of str
 	bool has_error;
@@ -54,7 +53,7 @@ struct event {
 	// hello
 	int64_t version;
 	struct str service, sdk;
-	struct str resource; // msgpack map with str keys
+	struct str resource; // msgpack map with str keys, none twice
 	int64_t pid;
 
 	// flush, dropped
@@ -63,19 +62,8 @@ struct event {
 	struct str reason;
 };
 
-/** Decodes one frame's body (without its length prefix). REFUSAL_NONE, or why it is refused; then
- * *ret is undefined. Names, models, providers, sessions and users longer than CAP_NAME are cut. */
-enum refusal event_decode(struct event *ret, const uint8_t *body, size_t len);
-
-/** hash64 of docs/protocol.md: never 0. */
-uint64_t id_hash64(uint64_t seed, const void *bytes, size_t len);
-
-/** A run's span id, 8 bytes big-endian. */
-void span_id_of(uint8_t ret[8], const struct run_id *run);
-
-/** A run id from its text: a UUID's bytes, else hashed. */
-void run_id_of_text(struct run_id *ret, struct str text);
-
-/** Parses a W3C traceparent (version 00 or higher). False if it is malformed. */
-bool traceparent_parse(struct str text, uint8_t ret_trace_id[16], uint8_t ret_parent_id[8],
-                       uint8_t *ret_flags);
+/** Decodes one frame's body (without its length prefix), as a client may send it: the collector's
+ * own messages are REFUSED_UNKNOWN_TYPE. REFUSAL_NONE, or why it is refused; then *ret is
+ * undefined. Of several faults the one that stands first in the bytes is told. Texts longer than
+ * CAP_NAME are cut, except traceparent, error_message, error_stack and finish. */
+MUST_CHECK enum refusal event_decode(struct event *ret, const uint8_t *body, size_t len);
