@@ -155,15 +155,22 @@ static inline enum refusal read_type(struct mp *c, enum mp_type type, struct mp_
 	return ret->type == type ? REFUSAL_NONE : REFUSED_WRONG_TYPE;
 }
 
+/* The head of most texts, and of nearly all keys, is one byte. */
 static inline enum refusal read_text(struct mp *c, struct str *ret)
 {
+	size_t left = (size_t)(c->end - c->p);
 	struct mp_value v;
-	enum refusal r = read_type(c, MP_STR, &v);
 
-	if (r != REFUSAL_NONE)
-		return r;
-	*ret = v.s;
-	return is_utf8(v.s) ? REFUSAL_NONE : REFUSED_BAD_UTF8;
+	if (left > 0 && (*c->p & 0xe0) == 0xa0 && (*c->p & 0x1fu) < left) {
+		*ret = (struct str){(const char *)c->p + 1, *c->p & 0x1fu};
+		c->p += 1 + ret->len;
+	} else {
+		enum refusal r = read_type(c, MP_STR, &v);
+		if (r != REFUSAL_NONE)
+			return r;
+		*ret = v.s;
+	}
+	return is_utf8(*ret) ? REFUSAL_NONE : REFUSED_BAD_UTF8;
 }
 
 /* A value from where it begins to where the cursor stands. */
