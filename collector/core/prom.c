@@ -83,19 +83,37 @@ static void write_refusals(const struct stats *s, struct buf *out)
 	}
 }
 
+static void write_rejections(const struct stats *s, struct buf *out, unsigned exporters)
+{
+	static const char name[] = "sidelight_spans_rejected_total";
+
+	prom_family(out, name, "counter", "Spans given up because no try could deliver them");
+	for (unsigned i = 0; i < exporters; i++) {
+		const struct exporter_stats *e = &s->exporters[i];
+		struct prom_label labels[] = {{"exporter", str_of(e->name)}, {"reason", {0}}};
+		for (int r = 0; r < REJECTION_COUNT; r++) {
+			labels[1].value = str_of(rejection_label((enum rejection)r));
+			prom_uint(out, name, "", labels, 2, stat_get(&e->rejected_by[r]));
+		}
+	}
+}
+
 static void write_exporters(const struct stats *s, struct buf *out)
 {
 	unsigned count = atomic_load_explicit(&s->exporter_count, memory_order_acquire);
 
+	if (count > CAP_EXPORTERS)
+		count = CAP_EXPORTERS;
 #define X(field, metric, type, help)                                                               \
 	prom_family(out, metric, type_##type.word, help);                                          \
-	for (unsigned i = 0; i < count && i < CAP_EXPORTERS; i++) {                                \
+	for (unsigned i = 0; i < count; i++) {                                                     \
 		struct prom_label label = {"exporter", str_of(s->exporters[i].name)};              \
 		uint64_t value = stat_get(&s->exporters[i].field);                                 \
 		type_##type.write(out, metric, "", &label, 1, value);                              \
 	}
 	EXPORTER_STATS_TABLE(X)
 #undef X
+	write_rejections(s, out, count);
 }
 
 static void write_build_info(struct buf *out)

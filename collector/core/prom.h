@@ -28,11 +28,10 @@ void prom_uint(struct buf *out, const char *name, const char *suffix,
 void prom_seconds(struct buf *out, const char *name, const char *suffix,
                   const struct prom_label *labels, unsigned count, uint64_t ns);
 
-/* X(field, metric name, type, help): one exporter's ledger, labelled with the exporter's name. */
+/* X(field, metric name, type, help): one exporter's ledger, labelled with the exporter's name.
+ * sidelight_spans_rejected_total has a reason as well. */
 #define EXPORTER_STATS_TABLE(X)                                                                    \
 	X(delivered, "sidelight_spans_delivered_total", counter, "Spans a backend has accepted")   \
-	X(rejected, "sidelight_spans_rejected_total", counter,                                     \
-	  "Spans a backend has refused for good")                                                  \
 	X(evicted, "sidelight_spans_evicted_total", counter,                                       \
 	  "Spans that retention removed before they were delivered")                               \
 	X(pending, "sidelight_export_pending_spans", gauge, "Stored spans still to be delivered")  \
