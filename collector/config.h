@@ -44,18 +44,18 @@ struct config {
 	struct config_pair *service_attributes;
 	size_t service_attribute_count;
 	// ingest
-	char *socket;     // ≤ 107 bytes
-	char *api_socket; // NAME-api.sock beside it
+	char *socket;            // ≤ 107 bytes
+	char *api_socket;        // NAME-api.sock beside it
 	bool socket_dir_is_ours; // a default place: create it 0700 and check its owner
-	unsigned mode;    // default 0600
-	char *group;      // NULL: none
-	size_t max_frame; // bytes
+	unsigned mode;           // default 0600
+	char *group;             // NULL: none
+	size_t max_frame;        // bytes
 	unsigned max_connections;
 	// store
 	char *data_dir;
-	bool data_dir_is_ours;  // a default place: create it 0700
-	uint64_t store_bytes;   // quota; default 256 MiB
-	uint64_t retention_ns;  // default 7 d
+	bool data_dir_is_ours; // a default place: create it 0700
+	uint64_t store_bytes;  // quota; default 256 MiB
+	uint64_t retention_ns; // default 7 d
 	// capture
 	bool content;     // false: none is stored
 	size_t max_value; // bytes of one value
@@ -65,8 +65,8 @@ struct config {
 	struct exporter_config *exporters;
 	size_t exporter_count;
 	// http
-	bool http_enabled; // "off" switches TCP off; the Unix socket stays
-	char *http_host;   // a literal loopback address unless the user chose otherwise
+	bool http_enabled;  // "off" switches TCP off; the Unix socket stays
+	char *http_host;    // a literal loopback address unless the user chose otherwise
 	uint16_t http_port; // 0: any free one
 };
 

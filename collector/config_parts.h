@@ -1,0 +1,147 @@
+/* config_parts.h - what the config_*.c files share: the table of keys and the list of faults.
+ *
+ * The table is the one description of the file: reading, defaults, printing, the words of the
+ * errors and the reference in docs/config.md all come from it.
+ */
+#pragma once
+
+#include <sys/types.h>
+
+#include "base/str.h"
+#include "config.h"
+
+enum {
+	CONFIG_FILE_MAX = 1024 * 1024, // bytes of a file
+	CONFIG_DEPTH_MAX = 16,         // nested lists and mappings
+	CONFIG_KEYS_MAX = 256,         // keys of one mapping
+	CONFIG_VALUE_MAX = 64 * 1024,  // bytes of one value, variables filled in
+	CONFIG_FAULTS_MAX = 50,        // printed; the rest is only counted
+	CONFIG_PATH_MAX = 192,         // "exporters[12].headers.KEY", as shown
+	CONFIG_QUOTE_MAX = 96,         // a user's text inside a message
+	CONFIG_RULE_MAX = 160,         // value_rule()
+	SOCKET_PATH_MAX = 107,         // sun_path without its terminator
+};
+
+enum key_kind {
+	// what has other keys or values below it
+	KEY_SECTION,
+	KEY_EXPORTERS,
+	KEY_PAIRS,
+	KEY_SIGNALS,
+	KEY_LATER, // designed, and not part of this version
+	// scalars
+	KEY_TEXT,
+	KEY_PATH,
+	KEY_SOCKET,
+	KEY_NAME,
+	KEY_SIZE,
+	KEY_DURATION,
+	KEY_COUNT,
+	KEY_MODE,
+	KEY_BOOL,
+	KEY_WORD,
+	KEY_LISTEN, // three fields: its offset is that of the whole struct config
+	KEY_URL,
+};
+
+struct word {
+	const char *name; // NULL ends a list
+	int value;        // WORD_LATER: designed, and not part of this version
+};
+
+enum { WORD_LATER = -1 };
+
+/* Which type of exporter a key is for. */
+enum key_only { ONLY_ANY, ONLY_CONSOLE, ONLY_OTLP };
+
+struct key {
+	const char *path; // "section.key"; an exporter's: "exporters[].key"
+	enum key_kind kind;
+	size_t offset, size; // of the field; size 0: there is none, one value is accepted
+	uint64_t min, max;   // inclusive; of a text: bytes
+	const struct word *words;
+	const char *def;       // the default, as in a file; NULL: none, or worked out
+	const char *def_shown; // in the reference, where def says too little
+	const char *flag, *env;
+	size_t flag_offset; // in struct config_flags
+	enum key_only only;
+	const char *help;
+};
+
+extern const struct key config_keys[];
+extern const size_t config_key_count;
+
+/** The key of this name inside a section ("" is the top), or NULL. */
+const struct key *key_find(const char *section, const char *name);
+
+/** The last part of the path if the key is directly inside the section, else NULL. */
+const char *key_name(const struct key *k, const char *section);
+
+/** What an unknown name inside a section was meant to be, as a path to show, or NULL. */
+const char *key_suggest(const char *section, const char *name);
+
+/* Where something is wrong: a place in the file, or (line 0) the flag or variable in path. */
+struct place {
+	size_t line, column;
+	const char *path; // "": the file as such
+};
+
+struct faults {
+	FILE *out;
+	const char *file;
+	size_t count;
+	bool no_memory;
+};
+
+/** Writes "file:line:column: path: …" and counts it. */
+void fault(struct faults *f, const struct place *at, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/** A user's text for a message: cut, control characters replaced, credentials masked. */
+void fault_quote(char out[CONFIG_QUOTE_MAX], const char *text);
+
+/** Reads a scalar into the field at base + k->offset, replacing what was there.
+ *
+ * Returns -EINVAL with the words for what is wrong ("is not a size"), or -ENOMEM; on failure the
+ * field is untouched. */
+MUST_CHECK int value_parse(const struct key *k, const char *text, void *base,
+                           const char **ret_wrong);
+
+/** What a value must be: "a size from 1KiB to 1GiB, like 4MiB". */
+void value_rule(const struct key *k, char out[CONFIG_RULE_MAX]);
+
+/** What is wrong with a text of any kind, or NULL. */
+const char *text_fault(const char *text);
+
+/** The number in a field of any width; 0 where there is none. */
+uint64_t value_uint(const struct key *k, const void *base);
+
+struct unit {
+	const char *name;
+	uint64_t factor;
+};
+
+extern const struct unit size_units[], duration_units[]; // the largest first
+
+/** The largest unit that divides v. */
+const struct unit *unit_of(const struct unit *units, uint64_t v);
+
+/** What follows the scheme of an http or https URL, or NULL. */
+const char *url_authority(const char *url);
+
+/** Sets the fields that have a default in the table: an exporter's, or all others. */
+MUST_CHECK int keys_default(bool exporter, void *base);
+
+/** Reads one YAML text into the config, which holds the defaults. Faults are the result. */
+void config_read(struct config *c, const char *text, size_t len, struct faults *f);
+
+/** The part of it that comes after the syntax: keys and values. */
+struct yaml_document_s;
+void config_read_document(struct config *c, struct yaml_document_s *doc, struct faults *f);
+
+/** Replaces ${env:NAME}, ${env:NAME:-default} and $$; malloc'd. NULL after a fault. */
+char *config_expand(const char *text, const struct place *at, struct faults *f);
+
+/** The default places for a user; malloc'd, NULL when out of memory. */
+char *config_default_socket(uid_t uid);
+char *config_default_data_dir(uid_t uid);
