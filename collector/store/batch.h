@@ -2,7 +2,8 @@
  *
  * The loop thread fills a batch while the commit worker writes the other one; they change hands
  * whole. Its buffers keep their room, so that in steady state nothing is allocated. Bounded by
- * CAP_BATCH: past it the loop stops reading from clients.
+ * CAP_BATCH: past it the loop stops reading from clients. A part's buffer takes four times that,
+ * for the largest single record, and gives the surplus back when it is cleared.
  */
 #pragma once
 
@@ -10,6 +11,7 @@
 #include <stdint.h>
 
 #include "base/buf.h"
+#include "base/err.h"
 #include "base/str.h"
 #include "core/event.h"
 #include "core/span.h"
@@ -18,25 +20,30 @@
 /* One kind of log that is being appended to: whole blocks one after another. */
 struct block_writer {
 	struct buf bytes;
-	size_t block;     // offset of the block being filled
-	bool open;        // there is one
-	uint16_t type;
-	unsigned resources;       // written into the block being filled
-	uint64_t resource_ids[64]; // whose they are
-	uint64_t count;   // records in all blocks
-	struct buf traces; // BLOCK_SPANS: 16 bytes a record, its trace id, in order
+	struct buf fingerprints;                // 4 bytes a record, in order: trace_fingerprint()
+	size_t block;                           // offset of the block being filled
+	bool open;                              // there is one
+	struct block_header header;             // its header so far
+	unsigned resources;                     // written into it
+	uint64_t resource_ids[BLOCK_RESOURCES]; // whose they are
+	uint64_t count;                         // records in all blocks
+	uint32_t blocks;
+	enum block_type type;
 };
 
 struct batch {
 	struct block_writer spans, observations;
-	struct buf open_puts;    // framed: struct open_put, value
-	struct buf open_deletes; // run ids, 16 bytes each
+	struct buf opens; // struct open_change, value; in the order in which they apply
 };
 
-struct open_put {
+/* Puts or deletes an open run. */
+struct open_change {
 	struct run_id run;
-	uint32_t len; // of the value that follows
+	uint32_t len; // of the value that follows; OPEN_DELETE: none, the run has ended
 };
+_Static_assert(sizeof(struct open_change) == 20, "packed into struct batch's opens");
+
+#define OPEN_DELETE UINT32_MAX
 
 /* The value of an open run: this head, base, content, resource, state. base is a whole Span without
  * an end; state is the run table's own. */
@@ -44,6 +51,13 @@ struct open_head {
 	struct record_head record; // status RUNNING
 	uint8_t trace_id[16];
 	uint32_t resource_len, state_len;
+};
+_Static_assert(sizeof(struct open_head) == 40, "40 bytes on disk");
+
+/* What an open run's value is made of; borrowed from it. */
+struct open_parts {
+	struct open_head head;
+	struct str base, content, resource, state;
 };
 
 void batch_init(struct batch *b);
@@ -67,11 +81,15 @@ struct record_parts {
 
 /** Appends a record. resource_id names the resource for the time of the batch (equal id, equal
  * bytes; 0: none). -ENOMEM or -ENOSPC: the batch is as it was. */
-int batch_add_record(struct block_writer *w, struct record_parts *parts, uint64_t resource_id,
-                     struct str resource);
+MUST_CHECK int batch_add_record(struct block_writer *w, struct record_parts *parts,
+                                uint64_t resource_id, struct str resource);
 
-/** Puts, or replaces, an open run. */
-int batch_put_open(struct batch *b, const struct run_id *run, const struct open_head *head,
-                   struct str base, struct str content, struct str resource, struct str state);
+/** Puts, or replaces, an open run. Lengths in head are filled in here. */
+MUST_CHECK int batch_put_open(struct batch *b, const struct run_id *run,
+                              const struct open_head *head, struct str base, struct str content,
+                              struct str resource, struct str state);
 
-int batch_delete_open(struct batch *b, const struct run_id *run);
+MUST_CHECK int batch_delete_open(struct batch *b, const struct run_id *run);
+
+/** Takes an open run's value apart. 0 or ERR_CORRUPT. */
+MUST_CHECK int open_parse(struct open_parts *ret, struct str value);

@@ -19,8 +19,9 @@ typedef void commit_done_fn(void *ctx, int error);
 
 MUST_CHECK int commit_start(struct store *s, commit_done_fn *done, void *ctx);
 
-/** Hands a batch over; one at a time: not before the last one came back. A batch that came back with
- * an error may be handed over again. Deletes are applied before puts. */
+/** Hands a batch over; one at a time: not before the last one came back. A batch that came back
+ * with an error may be handed over again. Changes of open runs apply in the order in which they
+ * were made. */
 void commit_submit(struct store *s, struct batch *b);
 
 /** Waits for the batch under way, writes what exporters noted, ends the thread. */

@@ -113,8 +113,8 @@ int store_read(struct store *s, uint64_t from_seq, size_t max_bytes, struct buf 
 int chunk_each(const struct buf *chunk, const struct store_chunk *range, store_span_fn *fn,
                void *ctx);
 
-/** The position saved under an exporter's name: the sequence number to read next. A new name starts at
- * the end of the log, or at its beginning. */
+/** The position saved under an exporter's name: the sequence number to read next. A new name starts
+ * at the end of the log, or at its beginning. */
 int store_cursor(struct store *s, const char *name, bool from_beginning, uint64_t *ret_seq);
 
 /** Spans in the log at or after seq. */
