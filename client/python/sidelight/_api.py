@@ -1,0 +1,287 @@
+"""Runs and events as an agent's own code reports them.
+
+No function here raises, blocks or prints: telemetry that fails is lost, and nothing else.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextvars
+import functools
+import os
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Any, Callable, Optional, TypeVar, Union
+
+from . import _wire
+from ._transport import Transport
+from ._values import text
+from ._version import __version__
+from ._wire import RunId
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+MAX_MESSAGE = 16 * 1024  # characters of an error's message
+MAX_STACK = 16 * 1024  # and of its stack, of which the end is kept
+
+_service: Optional[str] = None
+_resource: dict[str, Any] = {}
+
+
+def guarded(function: F) -> F:
+    """The function, but what it raises is lost."""
+
+    @functools.wraps(function)
+    def guard(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except Exception:
+            return None
+
+    return guard  # type: ignore[return-value]
+
+
+def _environment_resource() -> dict[str, Any]:
+    """OTEL_RESOURCE_ATTRIBUTES, which OpenTelemetry writes as k=v,k=v with percent signs."""
+    pairs = os.environ.get("OTEL_RESOURCE_ATTRIBUTES")
+    if not pairs:
+        return {}
+    from urllib.parse import unquote
+
+    split = (pair.partition("=") for pair in pairs.split(","))
+    return {key.strip(): unquote(value.strip()) for key, eq, value in split if eq and key.strip()}
+
+
+def _hello() -> bytes:
+    resource = {**_environment_resource(), **_resource}
+    named = resource.pop("service.name", None)
+    service = _service or os.environ.get("OTEL_SERVICE_NAME") or named
+    return _wire.hello(service, resource, f"python/{__version__}", os.getpid())
+
+
+transport = Transport(_hello)
+atexit.register(guarded(transport.close))
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=guarded(transport.after_fork))
+
+
+@guarded
+def configure(
+    *,
+    service: Optional[str] = None,
+    resource: Optional[dict[str, Any]] = None,
+    socket: Optional[str] = None,
+    buffer: Optional[int] = None,
+) -> None:
+    """Says who this process is, where the collector is, and how many bytes may wait for it."""
+    global _service, _resource
+    if service is not None:
+        _service = service
+    if resource is not None:
+        _resource = dict(resource)
+    if buffer is not None:
+        transport.limit = buffer
+    transport.greet(None if socket is None else os.fspath(socket))
+
+
+def flush(timeout: float = 1.0) -> bool:
+    """Waits until the collector has everything on disk, `timeout` seconds at most.
+
+    Nothing needs this to be sent; it is for a caller who wants to know. It blocks the thread.
+    """
+    try:
+        return transport.flush(timeout)
+    except Exception:
+        return False
+
+
+def new_run_id() -> bytes:
+    return os.urandom(16)
+
+
+@guarded
+def start_run(run_id: RunId, **fields: Any) -> None:
+    """Reports a start. The fields are those of the protocol: kind, name, parent, input, …"""
+    unix_ns, mono_ns = time.time_ns(), time.monotonic_ns()
+    if transport.wants():
+        transport.emit(_wire.start(run_id, unix_ns, mono_ns, **fields))
+
+
+@guarded
+def end_run(run_id: RunId, **fields: Any) -> None:
+    """Reports an end: output, usage, model, finish, error, attrs."""
+    unix_ns, mono_ns = time.time_ns(), time.monotonic_ns()
+    if transport.wants():
+        transport.emit(_wire.end(run_id, unix_ns, mono_ns, **fields))
+
+
+@guarded
+def run_event(run_id: RunId, name: str, attrs: dict[str, Any]) -> None:
+    """Reports that something happened during a run."""
+    unix_ns, mono_ns = time.time_ns(), time.monotonic_ns()
+    if transport.wants():
+        transport.emit(_wire.event(run_id, unix_ns, mono_ns, name, attrs))
+
+
+def error_of(error: BaseException) -> dict[str, str]:
+    """An exception as the protocol words it."""
+    out = {"type": type(error).__name__, "message": text(error)[:MAX_MESSAGE]}
+    try:
+        import traceback
+
+        lines = traceback.format_exception(type(error), error, error.__traceback__, limit=-50)
+        out["stack"] = "".join(lines)[-MAX_STACK:]
+    except Exception:
+        pass
+    return out
+
+
+class Run:
+    """One run, open as long as its `with` block. `output`, `usage`, `model`, `finish` and
+    `error` may be set until it ends."""
+
+    __slots__ = ("id", "output", "usage", "model", "finish", "error", "outer", "_start", "_attrs", "_token")
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self.id = new_run_id()
+        self.output: Any = None
+        self.usage: Optional[dict[str, Any]] = None
+        self.model: Optional[str] = None
+        self.finish: Union[str, list[str], None] = None
+        self.error: Optional[dict[str, str]] = None
+        self.outer: Optional[bytes] = None  # the LangChain run that this one is in
+        self._start = fields
+        self._attrs: dict[str, Any] = {}
+        self._token: Optional[contextvars.Token[Optional[Run]]] = None
+
+    def set(self, **fields: Any) -> Run:
+        """Sets output, usage, model, finish or error; every other name is an attribute."""
+        for name, value in fields.items():
+            if name in ("output", "usage", "model", "finish", "error"):
+                setattr(self, name, value)
+            else:
+                self._attrs[name] = value
+        return self
+
+    def event(self, name: str, **attrs: Any) -> None:
+        """Adds something that happened just now."""
+        run_event(self.id, name, attrs)
+
+    def __enter__(self) -> Run:
+        self.outer = _langchain_run()
+        if self._start["parent"] is None:
+            self._start["parent"] = parent_within(self.outer)
+        self._token = _current.set(self)
+        start_run(self.id, **self._start)
+        self._start = {}
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
+        if error is not None and self.error is None and not _is_clean_exit(error):
+            self.error = error_of(error)
+        end_run(
+            self.id,
+            output=self.output,
+            usage=self.usage,
+            model=self.model,
+            finish=self.finish,
+            error=_error_fields(self.error),
+            attrs=self._attrs,
+        )
+        try:
+            if self._token is not None:
+                _current.reset(self._token)
+        except ValueError:
+            pass  # a generator that is closed in another context than it was begun in
+
+
+_current: contextvars.ContextVar[Optional[Run]] = contextvars.ContextVar("sidelight", default=None)
+
+
+def run(
+    name: str,
+    *,
+    kind: str = "other",
+    input: Any = None,
+    model: Optional[str] = None,
+    provider: Optional[str] = None,
+    session: Optional[str] = None,
+    user: Optional[str] = None,
+    tags: Optional[list[str]] = None,
+    parent: Optional[RunId] = None,
+    traceparent: Optional[str] = None,
+    **attrs: Any,
+) -> Run:
+    """A run to be entered with `with`. It is a child of the run around it, if there is one.
+
+    `kind` is one of agent, chain, llm, tool, retriever, embedding, other.
+    """
+    return Run(
+        {
+            "kind": kind,
+            "name": name,
+            "parent": parent,
+            "traceparent": traceparent,
+            "session": session,
+            "user": user,
+            "model": model,
+            "provider": provider,
+            "input": input,
+            "tags": tags,
+            "attrs": attrs,
+        }
+    )
+
+
+def event(name: str, **attrs: Any) -> None:
+    """Adds something that happened just now to the current run; nothing without one."""
+    run_id = parent_within(_langchain_run())
+    if run_id is not None:
+        run_event(run_id, name, attrs)
+
+
+def parent_within(langchain: Optional[bytes]) -> Optional[bytes]:
+    """The innermost of the current `run()` and the LangChain run that is around here.
+
+    A `run()` knows the LangChain run it began in. If that is still the one around us, the
+    `run()` is the inner one; if not, LangChain has gone deeper since.
+    """
+    current = _current.get()
+    if current is not None and current.outer == langchain:
+        return current.id
+    return langchain
+
+
+def _langchain_run() -> Optional[bytes]:
+    """The LangChain run that this code is in, if LangChain is loaded at all."""
+    config = sys.modules.get("langchain_core.runnables.config")
+    if config is None:
+        return None
+    try:
+        around = config.var_child_runnable_config.get()
+        run_id: bytes = around["callbacks"].parent_run_id.bytes
+        return run_id
+    except Exception:
+        return None
+
+
+def _error_fields(error: Any) -> Optional[dict[str, str]]:
+    """What a caller set as an error: an exception, a text or the fields themselves."""
+    if error is None:
+        return None
+    if isinstance(error, BaseException):
+        return error_of(error)
+    if isinstance(error, dict):
+        return {text(key): text(value) for key, value in error.items()}
+    return {"type": "Error", "message": text(error)}
+
+
+def _is_clean_exit(error: BaseException) -> bool:
+    return isinstance(error, SystemExit) and error.code in (None, 0)

@@ -1,0 +1,170 @@
+"""Builds the frames of docs/protocol.md: a 4-byte big-endian length, then a msgpack array.
+
+Keys come in the order of the protocol's tables, absent fields are left out, and a frame is
+never longer than MAX_FRAME.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional, Union
+
+import msgpack
+
+from ._values import MAX_NODES, MAX_TEXT, Cleaner, is_plain, text
+
+VERSION = 1
+MAX_FRAME = 1 << 20
+MAX_NAME = 1024  # bytes of an event's name
+
+RunId = Union[bytes, str]
+
+# What a frame is cut down to: bytes of a string, elements. The last always fits MAX_FRAME.
+_LIMITS = ((MAX_TEXT, MAX_NODES), (8192, 5000), (512, 1000))
+
+# Packers keep their buffer, so they are worth keeping. A packer is used by one call at a
+# time: another thread, or a finalizer that runs in the middle of a call, takes another.
+_packers: list[Any] = []
+
+
+def pack(message: list[Any]) -> bytes:
+    """The message as a frame. Raises on what msgpack can't say."""
+    try:
+        packer = _packers.pop()
+    except IndexError:
+        packer = msgpack.Packer(buf_size=64 * 1024)
+    body = packer.pack(message)  # one that raised is not used again
+    if len(_packers) < 4:
+        _packers.append(packer)
+    return len(body).to_bytes(4, "big") + body
+
+
+def _pack_fields(message: list[Any], fields: dict[str, Any], clean: Any = Cleaner.fields) -> bytes:
+    """The message with its fields at the end, cleaned and cut only where that is needed."""
+    try:
+        if is_plain(fields):
+            frame = pack([*message, fields])
+            # Below this size no string can have more bytes than it may.
+            if len(frame) <= MAX_TEXT:
+                return frame
+    except Exception:
+        pass  # another thread changed a container, a lone surrogate, an int past 64 bits
+    for max_text, max_nodes in _LIMITS:
+        frame = pack([*message, clean(Cleaner(max_text, max_nodes), fields)])
+        if len(frame) <= MAX_FRAME:
+            break
+    return frame
+
+
+def _map(value: Any) -> Optional[dict[str, Any]]:
+    """The value if it is a map or becomes one: a field of another type is refused as a whole."""
+    if type(value) is dict:
+        return value
+    clean = Cleaner().fields({"": value})[""]
+    return clean if type(clean) is dict else None
+
+
+def _texts(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else [text(item) for item in value]
+
+
+def hello(
+    service: Optional[str], resource: Optional[dict[str, Any]], sdk: Optional[str], pid: Optional[int]
+) -> bytes:
+    fields: dict[str, Any] = {"v": VERSION}
+    if service is not None:
+        fields["service"] = text(service)
+    if resource:
+        fields["resource"] = resource
+    if sdk is not None:
+        fields["sdk"] = sdk
+    if pid is not None:
+        fields["pid"] = pid
+    return _pack_fields([0], fields)
+
+
+def start(
+    run_id: RunId,
+    unix_ns: int,
+    mono_ns: int,
+    *,
+    kind: Optional[str] = None,
+    name: Optional[str] = None,
+    parent: Optional[RunId] = None,
+    traceparent: Optional[str] = None,
+    session: Optional[str] = None,
+    user: Optional[str] = None,
+    model: Optional[str] = None,
+    provider: Optional[str] = None,
+    input: Any = None,
+    tags: Optional[list[str]] = None,
+    attrs: Optional[dict[str, Any]] = None,
+) -> bytes:
+    fields: dict[str, Any] = {}
+    if kind is not None:
+        fields["kind"] = text(kind)
+    if name is not None:
+        fields["name"] = text(name)
+    if parent is not None:
+        fields["parent"] = parent
+    if traceparent is not None:
+        fields["traceparent"] = text(traceparent)
+    if session is not None:
+        fields["session"] = text(session)
+    if user is not None:
+        fields["user"] = text(user)
+    if model is not None:
+        fields["model"] = text(model)
+    if provider is not None:
+        fields["provider"] = text(provider)
+    if input is not None:
+        fields["input"] = input
+    if tags:
+        fields["tags"] = _texts(tags)
+    if attrs:
+        fields["attrs"] = attrs
+    return _pack_fields([1, run_id, unix_ns, mono_ns], fields)
+
+
+def end(
+    run_id: RunId,
+    unix_ns: int,
+    mono_ns: int,
+    *,
+    output: Any = None,
+    usage: Optional[dict[str, Any]] = None,
+    model: Optional[str] = None,
+    finish: Union[str, list[str], None] = None,
+    error: Optional[dict[str, str]] = None,
+    attrs: Optional[dict[str, Any]] = None,
+) -> bytes:
+    fields: dict[str, Any] = {}
+    if output is not None:
+        fields["output"] = output
+    if usage:
+        fields["usage"] = _map(usage)
+    if model is not None:
+        fields["model"] = text(model)
+    if finish is not None:
+        fields["finish"] = _texts(finish) if isinstance(finish, (list, tuple)) else text(finish)
+    if error is not None:
+        fields["error"] = error
+    if attrs:
+        fields["attrs"] = attrs
+    return _pack_fields([2, run_id, unix_ns, mono_ns], fields)
+
+
+def event(run_id: RunId, unix_ns: int, mono_ns: int, name: str, attrs: dict[str, Any]) -> bytes:
+    name = text(name).encode("utf-8", "replace")[:MAX_NAME].decode("utf-8", "ignore")
+    return _pack_fields([3, run_id, unix_ns, mono_ns, name or "event"], attrs, Cleaner.attrs)
+
+
+def flush(token: int) -> bytes:
+    return pack([4, token])
+
+
+def dropped(count: int, reason: Optional[str]) -> bytes:
+    return pack([6, {"count": count, "reason": reason} if reason else {"count": count}])
+
+
+def bye() -> bytes:
+    return pack([7, {}])

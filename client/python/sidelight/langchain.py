@@ -1,0 +1,517 @@
+"""Reports LangChain and LangGraph runs.
+
+What LangChain calls, from which thread and with what, decides the shape of this: one handler
+serves many threads at once, ends carry nothing of their start, and a cancelled model call
+may get no end at all. So a handler has no state of its own, and what is kept of a run is a
+few words in a table of bounded size.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from typing import Any, Optional, cast
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.tracers.context import register_configure_hook
+
+from ._api import end_run, error_of, guarded, parent_within, run_event, start_run
+from ._values import message
+
+__all__ = ["SidelightCallbackHandler", "install"]
+
+MAX_RUNS = 16_384
+
+# What LangChain's metadata calls the things that the protocol has fields for.
+_SESSION = ("thread_id", "session_id", "conversation_id")
+_PROMPT = {
+    "prompt_key": "prompt.key",
+    "prompt.key": "prompt.key",
+    "prompt_version": "prompt.version",
+    "prompt.version": "prompt.version",
+    "policy_mode": "policy_mode",
+}
+_NO_ATTRS = frozenset((*_SESSION, *_PROMPT, "user_id", "checkpoint_ns", "langgraph_checkpoint_ns"))
+_SCALARS = frozenset({str, int, float, bool})
+
+_REQUEST = {
+    "temperature": "gen_ai.request.temperature",
+    "top_p": "gen_ai.request.top_p",
+    "top_k": "gen_ai.request.top_k",
+    "max_tokens": "gen_ai.request.max_tokens",
+    "max_completion_tokens": "gen_ai.request.max_tokens",
+    "max_output_tokens": "gen_ai.request.max_tokens",
+    "frequency_penalty": "gen_ai.request.frequency_penalty",
+    "presence_penalty": "gen_ai.request.presence_penalty",
+    "seed": "gen_ai.request.seed",
+    "stop": "gen_ai.request.stop_sequences",
+}
+
+
+class _Run:
+    __slots__ = ("owner", "chunks", "ended")
+
+    def __init__(self, owner: int) -> None:
+        self.owner = owner  # the handler that reports it
+        self.chunks = 0
+        self.ended = False
+
+
+# Every step on these two is one atomic operation: no lock, so no deadlock when a finalizer
+# calls back in the middle of a callback. A run that ended stays until newer ones push it
+# out, so that a second handler, told of the same end, sees that it was reported.
+_runs: dict[bytes, _Run] = {}
+_order: deque[bytes] = deque()
+
+
+def _remember(run_id: bytes, owner: int) -> bool:
+    """Claims a run for a handler. False: another handler reports it."""
+    known = _runs.get(run_id)
+    if known is not None and known.owner != owner and not known.ended:
+        return False
+    _runs[run_id] = _Run(owner)
+    _order.append(run_id)
+    while len(_order) > MAX_RUNS:
+        _runs.pop(_order.popleft(), None)
+    return True
+
+
+class SidelightCallbackHandler(BaseCallbackHandler):
+    """Give it to a run as callbacks=[SidelightCallbackHandler()], or see install()."""
+
+    run_inline = True  # a thread for each callback would cost twenty times the callback
+    raise_error = False
+
+    def __new__(cls) -> SidelightCallbackHandler:
+        # LangGraph tells of interrupts only its own kind of handler, but importing it takes
+        # half a second: a graph that is to be reported has done that already.
+        if cls is SidelightCallbackHandler and _has_graphs():
+            cls = _graph_handler()
+        return super().__new__(cls)
+
+    def _reports(self, run_id: bytes) -> bool:
+        run = _runs.get(run_id)
+        return run is None or (run.owner == id(self) and not run.ended)
+
+    def _start(
+        self,
+        run_id: UUID,
+        parent_run_id: Optional[UUID],
+        metadata: Optional[dict[str, Any]],
+        attrs: dict[str, Any],
+        **fields: Any,
+    ) -> None:
+        key = run_id.bytes
+        if not _remember(key, id(self)):
+            return
+        metadata = metadata or {}
+        session = next((metadata[name] for name in _SESSION if metadata.get(name)), None)
+        for name, value in metadata.items():
+            if type(value) in _SCALARS and name not in _NO_ATTRS and not name.startswith("ls_"):
+                attrs[name] = value
+        if parent_run_id is None:
+            for name, attr in _PROMPT.items():
+                if metadata.get(name) is not None:
+                    attrs[attr] = metadata[name]
+        start_run(
+            key,
+            parent=parent_within(parent_run_id.bytes if parent_run_id is not None else None),
+            session=session,
+            user=metadata.get("user_id"),
+            attrs=attrs,
+            **fields,
+        )
+
+    def _end(self, run_id: UUID, **fields: Any) -> None:
+        key = run_id.bytes
+        run = _runs.get(key)
+        if run is not None:
+            if run.owner != id(self) or run.ended:
+                return
+            run.ended = True
+            if run.chunks:
+                fields.setdefault("attrs", {})["sidelight.chunks"] = run.chunks
+        end_run(key, **fields)
+
+    def _event(self, run_id: UUID, name: str, **attrs: Any) -> None:
+        key = run_id.bytes
+        if self._reports(key):
+            run_event(key, name, {k: v for k, v in attrs.items() if v is not None})
+
+    def _chunk(self, run_id: UUID) -> None:
+        run = _runs.get(run_id.bytes)
+        if run is None or run.owner != id(self):
+            return
+        run.chunks += 1
+        if run.chunks == 1:
+            run_event(run_id.bytes, "first_token", {})
+
+    # Models
+
+    @guarded
+    def on_chat_model_start(
+        self,
+        serialized: Any,
+        messages: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: Optional[UUID] = None,
+        tags: Optional[list[str]] = None,
+        metadata: Optional[dict[str, Any]] = None,
+        **kwargs: Any,
+    ) -> None:
+        prompt = [_message(msg) for msg in messages[0]] if messages else None
+        self._model_start(serialized, prompt, run_id, parent_run_id, tags, metadata, kwargs)
+
+    @guarded
+    def on_llm_start(
+        self,
+        serialized: Any,
+        prompts: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: Optional[UUID] = None,
+        tags: Optional[list[str]] = None,
+        metadata: Optional[dict[str, Any]] = None,
+        **kwargs: Any,
+    ) -> None:
+        prompt = prompts[0] if len(prompts) == 1 else prompts
+        self._model_start(serialized, prompt, run_id, parent_run_id, tags, metadata, kwargs)
+
+    def _model_start(
+        self,
+        serialized: Any,
+        prompt: Any,
+        run_id: UUID,
+        parent_run_id: Optional[UUID],
+        tags: Optional[list[str]],
+        metadata: Optional[dict[str, Any]],
+        kwargs: dict[str, Any],
+    ) -> None:
+        asked = kwargs.get("invocation_params") or {}
+        known = metadata or {}
+        attrs = {attr: asked[name] for name, attr in _REQUEST.items() if asked.get(name) is not None}
+        for name in ("temperature", "max_tokens"):
+            if known.get("ls_" + name) is not None:
+                attrs.setdefault(_REQUEST[name], known["ls_" + name])
+        self._start(
+            run_id,
+            parent_run_id,
+            metadata,
+            attrs,
+            kind="llm",
+            name=_name(serialized, kwargs),
+            model=known.get("ls_model_name") or asked.get("model") or asked.get("model_name"),
+            provider=known.get("ls_provider"),
+            input=prompt,
+            tags=tags,
+        )
+
+    @guarded
+    def on_llm_new_token(self, token: Any = None, *, run_id: UUID, **kwargs: Any) -> None:
+        self._chunk(run_id)
+
+    @guarded
+    def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        if event.get("event") == "content-block-delta":
+            self._chunk(run_id)
+
+    @guarded
+    def on_llm_end(self, response: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        self._end(run_id, **_answer(response))
+
+    @guarded
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        response = kwargs.get("response")
+        fields = _answer(response) if response is not None else {}
+        if not any(msg["content"] or msg.get("tool_calls") for msg in fields.get("output", ())):
+            fields.pop("output", None)
+        status = getattr(error, "status_code", None)
+        if isinstance(status, int):
+            fields.setdefault("attrs", {})["http.response.status_code"] = status
+        self._end(run_id, error=error_of(error), **fields)
+
+    # Chains and graphs
+
+    @guarded
+    def on_chain_start(
+        self,
+        serialized: Any,
+        inputs: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: Optional[UUID] = None,
+        tags: Optional[list[str]] = None,
+        metadata: Optional[dict[str, Any]] = None,
+        **kwargs: Any,
+    ) -> None:
+        name = _name(serialized, kwargs)
+        root = parent_run_id is None
+        self._start(
+            run_id,
+            parent_run_id,
+            metadata,
+            {},
+            kind="agent" if root or _is_agent(name, metadata) else "chain",
+            name=name,
+            # Inside, every node gets the whole conversation once more.
+            input=_conversation(inputs) if root else None,
+            tags=tags,
+        )
+
+    @guarded
+    def on_chain_end(
+        self, outputs: Any, *, run_id: UUID, parent_run_id: Optional[UUID] = None, **kwargs: Any
+    ) -> None:
+        self._end(run_id, output=_last_words(outputs) if parent_run_id is None else None)
+
+    @guarded
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self._end(run_id, error=error_of(error))
+
+    @guarded
+    def on_interrupt(self, event: Any) -> None:
+        if event.run_id is not None:
+            values = [getattr(interrupt, "value", None) for interrupt in event.interrupts]
+            self._event(event.run_id, "interrupt", status=event.status, interrupts=values)
+
+    @guarded
+    def on_resume(self, event: Any) -> None:
+        if event.run_id is not None:
+            self._event(event.run_id, "resume", status=event.status)
+
+    # Tools and retrievers
+
+    @guarded
+    def on_tool_start(
+        self,
+        serialized: Any,
+        input_str: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: Optional[UUID] = None,
+        tags: Optional[list[str]] = None,
+        metadata: Optional[dict[str, Any]] = None,
+        inputs: Optional[dict[str, Any]] = None,
+        tool_call_id: Optional[str] = None,
+        **kwargs: Any,
+    ) -> None:
+        attrs: dict[str, Any] = {}
+        if tool_call_id:
+            attrs["gen_ai.tool.call.id"] = tool_call_id
+        if serialized and serialized.get("description"):
+            attrs["gen_ai.tool.description"] = serialized["description"]
+        self._start(
+            run_id,
+            parent_run_id,
+            metadata,
+            attrs,
+            kind="tool",
+            name=_name(serialized, kwargs),
+            input=inputs if inputs is not None else input_str,
+            tags=tags,
+        )
+
+    @guarded
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        content = getattr(output, "content", output)
+        if getattr(output, "status", None) == "error":  # the tool caught it for the model to see
+            self._end(run_id, output=content, error={"type": "ToolException", "message": str(content)})
+        else:
+            self._end(run_id, output=content)
+
+    @guarded
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self._end(run_id, error=error_of(error))
+
+    @guarded
+    def on_retriever_start(
+        self,
+        serialized: Any,
+        query: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: Optional[UUID] = None,
+        tags: Optional[list[str]] = None,
+        metadata: Optional[dict[str, Any]] = None,
+        **kwargs: Any,
+    ) -> None:
+        self._start(
+            run_id,
+            parent_run_id,
+            metadata,
+            {},
+            kind="retriever",
+            name=_name(serialized, kwargs),
+            input=query,
+            tags=tags,
+        )
+
+    @guarded
+    def on_retriever_end(self, documents: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        found = [{"content": doc.page_content, "metadata": doc.metadata} for doc in documents]
+        self._end(run_id, output=found)
+
+    @guarded
+    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self._end(run_id, error=error_of(error))
+
+    # Events
+
+    @guarded
+    def on_agent_action(self, action: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        self._event(run_id, "agent_action", tool=action.tool, input=action.tool_input)
+
+    @guarded
+    def on_agent_finish(self, finish: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        self._event(run_id, "agent_finish", output=finish.return_values)
+
+    @guarded
+    def on_text(self, text: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        self._event(run_id, "text", text=text)
+
+    @guarded
+    def on_retry(self, retry_state: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        outcome = retry_state.outcome
+        error = outcome.exception() if outcome is not None and outcome.failed else None
+        self._event(
+            run_id,
+            "retry",
+            attempt=retry_state.attempt_number,
+            wait=retry_state.idle_for,
+            error=None if error is None else type(error).__name__,
+        )
+
+    @guarded
+    def on_custom_event(self, name: str, data: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        self._event(run_id, name, data=data)
+
+
+def _has_graphs() -> bool:
+    return hasattr(sys.modules.get("langgraph.callbacks"), "GraphCallbackHandler")
+
+
+_graph_class: Optional[type[SidelightCallbackHandler]] = None
+
+
+def _graph_handler() -> type[SidelightCallbackHandler]:
+    global _graph_class
+    if _graph_class is None:
+        from langgraph.callbacks import GraphCallbackHandler
+
+        bases = (SidelightCallbackHandler, GraphCallbackHandler)
+        _graph_class = type("SidelightCallbackHandler", bases, {"__module__": __name__})
+    return _graph_class
+
+
+class _Hook:
+    """What LangChain asks for a handler: it wants a ContextVar, and calls only its get().
+
+    The handler is made late, so that it is one for graphs if there are any by then.
+    """
+
+    def __init__(self) -> None:
+        self._handler: Optional[SidelightCallbackHandler] = None
+
+    def get(self) -> SidelightCallbackHandler:
+        handler = self._handler
+        if handler is None or (_has_graphs() and type(handler) is SidelightCallbackHandler):
+            self._handler = handler = SidelightCallbackHandler()
+        return handler
+
+
+_hook: Optional[_Hook] = None
+
+
+def install() -> None:
+    """Reports every LangChain run of this process, with nothing in its config."""
+    global _hook
+    if _hook is None:
+        _hook = _Hook()
+        # A run that has a handler of this class already gets no second one.
+        register_configure_hook(cast(Any, _hook), True, SidelightCallbackHandler)
+
+
+def _name(serialized: Any, kwargs: dict[str, Any]) -> Optional[str]:
+    name: Optional[str] = kwargs.get("name")
+    if name or not serialized:
+        return name
+    path = serialized.get("id")
+    return serialized.get("name") or (path[-1] if path else None)
+
+
+def _is_agent(name: Optional[str], metadata: Optional[dict[str, Any]]) -> bool:
+    """A graph inside another run: an agent that is a tool or a node of another one."""
+    return name == "LangGraph" or (bool(name) and (metadata or {}).get("lc_agent_name") == name)
+
+
+def _message(msg: Any) -> Any:
+    """A message in any of the forms that LangChain takes."""
+    kind = getattr(msg, "type", None)
+    if kind is not None and hasattr(msg, "content"):
+        return message(msg, kind)
+    if isinstance(msg, str):
+        return {"role": "user", "content": msg}
+    if isinstance(msg, (tuple, list)) and len(msg) == 2:
+        return {"role": msg[0], "content": msg[1]}
+    return msg
+
+
+def _conversation(inputs: Any) -> Any:
+    messages = inputs.get("messages") if isinstance(inputs, dict) else None
+    if isinstance(messages, list):
+        return [_message(msg) for msg in messages]
+    if messages is not None:
+        return [_message(messages)]
+    return inputs
+
+
+def _last_words(outputs: Any) -> Any:
+    """The answer of a root run: of a conversation the last message."""
+    messages = outputs.get("messages") if isinstance(outputs, dict) else None
+    if isinstance(messages, list) and messages:
+        return [_message(messages[-1])]
+    if hasattr(outputs, "content") and hasattr(outputs, "type"):
+        return [_message(outputs)]
+    return outputs
+
+
+def _answer(response: Any) -> dict[str, Any]:
+    """What an LLMResult says, as fields of an end."""
+    choices = response.generations[0] if response.generations else []
+    told = response.llm_output or {}
+    output, finish = [], []
+    usage = metadata = response_id = None
+    for choice in choices:
+        msg = getattr(choice, "message", None)
+        info = getattr(choice, "generation_info", None) or {}
+        if msg is None:
+            output.append({"role": "assistant", "content": choice.text})
+            metadata = metadata or info
+        else:
+            output.append(message(msg, "assistant"))
+            info = {**info, **(msg.response_metadata or {})}
+            metadata = metadata or info
+            usage = usage or getattr(msg, "usage_metadata", None)
+            response_id = response_id or _response_id(msg)
+        reason = info.get("finish_reason") or info.get("stop_reason")
+        if reason:
+            finish.append(reason)
+    metadata = metadata or {}
+    fields: dict[str, Any] = {
+        "output": output,
+        "usage": usage or told.get("token_usage") or told.get("usage"),
+        "model": metadata.get("model_name") or metadata.get("model") or told.get("model_name"),
+        "finish": finish[0] if len(finish) == 1 else finish or None,
+    }
+    response_id = response_id or told.get("id")
+    if response_id:
+        fields["attrs"] = {"gen_ai.response.id": response_id}
+    return fields
+
+
+def _response_id(msg: Any) -> Optional[str]:
+    """The provider's id of an answer, not the one that LangChain makes up."""
+    found = (msg.response_metadata or {}).get("id") or msg.id
+    return None if not found or found.startswith(("lc_", "run-")) else found

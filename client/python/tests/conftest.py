@@ -1,0 +1,31 @@
+import os
+import sys
+
+import pytest
+
+sys.path.insert(0, os.path.dirname(__file__))
+
+from recorder import Recorder  # noqa: E402
+
+from sidelight import _api  # noqa: E402
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch):
+    """The client as in a new process, looking for a collector that isn't there yet."""
+    for name in ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SIDELIGHT_SOCKET", str(tmp_path / "s.sock"))
+    monkeypatch.setattr(_api, "_service", None)
+    monkeypatch.setattr(_api, "_resource", {})
+    transport = _api.transport
+    transport.after_fork()
+    transport.path, transport.limit = None, 4 << 20
+    yield transport
+    transport.after_fork()
+
+
+@pytest.fixture
+def collector(fresh, tmp_path):
+    with Recorder(tmp_path / "s.sock") as recorder:
+        yield recorder
