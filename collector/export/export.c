@@ -1,0 +1,553 @@
+#include "export/export.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "export/retry.h"
+#include "export/sink.h"
+#include "store/commit.h"
+#include "store/store.h"
+
+#define LINGER_NS (20 * NS_PER_MS)   // after the first span of a batch, for its company
+#define LOG_EVERY_NS (10 * NS_PER_S) // one exporter's failures, when they come and go
+enum {
+	STACK_BYTES = 256 * 1024,
+	KEPT_BYTES = 64 * 1024,            // buffers at rest
+	MANY_BYTES = CAP_EXPORT_CHUNK / 2, // a chunk like this: more is waiting
+	CHUNK_SPANS = CAP_EXPORT_BODY / sizeof(struct record_head), // no more fit into a chunk
+};
+
+struct exporter {
+	struct exporters *all;
+	const struct exporter_config *config;
+	struct exporter_stats *stats;
+	struct sink *sink;
+	struct sink_host host;
+	pthread_t thread;
+	bool started;
+	int wake_fd;        // new spans, or the end
+	atomic_bool asleep; // notify must write to wake_fd
+
+	uint64_t cursor; // everything before it is settled
+	struct buf chunk;
+	struct store_chunk range;
+	struct buf spans; // struct span_record[], into chunk
+
+	struct retry retry;
+	uint64_t last_send_ns;     // mono
+	uint64_t failing_since_ns; // mono; 0: all is well
+	uint64_t logged_ns;        // mono: the last time that a failure was logged
+	bool failure_is_logged;    // of this outage
+	bool read_error_is_logged, notice_is_logged;
+	uint32_t rejections_logged; // bit: enum rejection
+};
+_Static_assert(REJECTION_COUNT <= 32, "a bit each in rejections_logged");
+
+struct exporters {
+	struct store *store;
+	size_t count;
+	struct exporter list[CAP_EXPORTERS];
+	atomic_bool stopping;
+	int abort_fd;
+	pthread_mutex_t lock;
+	pthread_cond_t ended; // with lock
+	size_t running;       // with lock
+};
+
+/* --- waiting --- */
+
+static void raise_fd(int fd)
+{
+	uint64_t one = 1;
+	ssize_t n = write(fd, &one, sizeof(one));
+
+	(void)n; // can only fail because it is raised already
+}
+
+static void lower_fd(int fd)
+{
+	uint64_t count;
+	ssize_t n = read(fd, &count, sizeof(count));
+
+	(void)n;
+}
+
+static bool is_stopping(const struct exporter *e)
+{
+	return atomic_load(&e->all->stopping);
+}
+
+static bool is_aborted(const struct exporter *e)
+{
+	struct pollfd p = {.fd = e->all->abort_fd, .events = POLLIN};
+
+	return poll(&p, 1, 0) > 0;
+}
+
+/* Until the wake descriptor is raised or the time has come. */
+static void wait_for_wake(struct exporter *e, int timeout_ms)
+{
+	struct pollfd p = {.fd = e->wake_fd, .events = POLLIN};
+
+	if (poll(&p, 1, timeout_ms) > 0)
+		lower_fd(e->wake_fd);
+}
+
+static void update_pending(struct exporter *e)
+{
+	stat_set(&e->stats->pending, store_pending(e->all->store, e->cursor));
+}
+
+static void tick(void *ctx)
+{
+	update_pending(ctx);
+}
+
+/* Sleeps until the time has come or stopping begins. */
+static void pause_until(struct exporter *e, uint64_t until_ns)
+{
+	for (;;) {
+		uint64_t now = clock_mono_ns();
+		if (now >= until_ns || is_stopping(e))
+			return;
+		uint64_t ms = (until_ns - now + NS_PER_MS - 1) / NS_PER_MS;
+		wait_for_wake(e, ms < SINK_TICK_MS ? (int)ms : SINK_TICK_MS);
+		if (ms >= SINK_TICK_MS)
+			update_pending(e);
+	}
+}
+
+/* Sleeps, without a wakeup, until there is something to send. */
+static void wait_for_spans(struct exporter *e)
+{
+	e->sink->ops->rest(e->sink);
+	if (e->chunk.room > KEPT_BYTES)
+		buf_deinit(&e->chunk);
+	if (e->spans.room > KEPT_BYTES)
+		buf_deinit(&e->spans);
+	for (;;) {
+		// Said before looking: what is stored after the look will wake us.
+		atomic_store(&e->asleep, true);
+		update_pending(e);
+		if (stat_get(&e->stats->pending) > 0 || is_stopping(e))
+			break;
+		wait_for_wake(e, -1);
+	}
+	atomic_store(&e->asleep, false);
+}
+
+/* Lets a batch gather: quick after a rest, and at the sink's pace in a steady stream. */
+static void linger(struct exporter *e)
+{
+	uint64_t company = clock_mono_ns() + LINGER_NS;
+	uint64_t pace = e->last_send_ns + e->sink->ops->pace_ns;
+
+	pause_until(e, company > pace ? company : pace);
+}
+
+/* --- reading --- */
+
+static bool keep_span(void *ctx, const struct span_record *rec)
+{
+	struct exporter *e = ctx;
+
+	if (rec->seq >= e->cursor)
+		buf_append(&e->spans, rec, sizeof(*rec));
+	return buf_error(&e->spans) == 0;
+}
+
+static void settle(struct exporter *e, uint64_t cursor)
+{
+	e->cursor = cursor;
+	commit_cursor(e->all->store, e->config->name, cursor);
+}
+
+static int read_chunk(struct exporter *e)
+{
+	buf_clear(&e->spans);
+	int err = store_read(e->all->store, e->cursor, CAP_EXPORT_CHUNK, &e->chunk, &e->range);
+	if (err)
+		return err;
+	if (e->range.lost) {
+		stat_add(&e->stats->evicted, e->range.lost);
+		log_warn("exporter %s: %" PRIu64
+		         " spans left the store before they could be delivered",
+		         e->config->name, e->range.lost);
+		settle(e, e->range.count ? e->range.first_seq : e->range.next_seq);
+	}
+	if (e->range.count == 0)
+		return 0;
+	err = chunk_each(&e->chunk, &e->range, keep_span, e);
+	return err ? err : buf_error(&e->spans);
+}
+
+/* Reads what comes next into e->spans, which may be nothing. */
+static int fetch(struct exporter *e)
+{
+	int err = read_chunk(e);
+
+	if (err && !e->read_error_is_logged)
+		log_error("exporter %s: can't read the store: %s; trying on", e->config->name,
+		          err_str(err));
+	e->read_error_is_logged = err != 0;
+	return err;
+}
+
+/* --- sending --- */
+
+static void note_success(struct exporter *e)
+{
+	if (e->failure_is_logged)
+		log_info("exporter %s: delivering again after %llu s", e->config->name,
+		         (clock_mono_ns() - e->failing_since_ns) / NS_PER_S);
+	e->failure_is_logged = false;
+	e->failing_since_ns = 0;
+	retry_succeeded(&e->retry);
+}
+
+static const char *separator(const char *hint)
+{
+	return *hint ? "; " : "";
+}
+
+static void log_failure(struct exporter *e, const struct outcome_report *r)
+{
+	uint64_t now = clock_mono_ns();
+
+	if (!e->failing_since_ns)
+		e->failing_since_ns = now;
+	if (e->failure_is_logged || (e->logged_ns && now - e->logged_ns < LOG_EVERY_NS))
+		return;
+	log_warn("exporter %s: %s%s%s; spans wait in the store, trying on", e->config->name,
+	         r->message, separator(r->hint), r->hint);
+	e->failure_is_logged = true;
+	e->logged_ns = now;
+}
+
+/* Once for each reason: the counters say how often. */
+static void log_rejection(struct exporter *e, const struct outcome_report *r, uint64_t spans)
+{
+	uint32_t bit = 1u << r->reason;
+
+	if (e->rejections_logged & bit)
+		return;
+	e->rejections_logged |= bit;
+	log_warn("exporter %s: %" PRIu64 " spans rejected for good (%s): %s%s%s; more of this kind "
+	         "is only counted",
+	         e->config->name, spans, rejection_label(r->reason), r->message, separator(r->hint),
+	         r->hint);
+}
+
+/* What a backend says about spans that it took. */
+static void log_notice(struct exporter *e, const struct outcome_report *r)
+{
+	if (e->notice_is_logged || !r->message[0])
+		return;
+	e->notice_is_logged = true;
+	log_info("exporter %s: %s", e->config->name, r->message);
+}
+
+static void count_rejected(struct exporter *e, const struct outcome_report *r, uint64_t spans)
+{
+	if (spans == 0) {
+		log_notice(e, r);
+		return;
+	}
+	stat_add(&e->stats->rejected, spans);
+	stat_add(&e->stats->rejected_by[r->reason], spans);
+	log_rejection(e, r, spans);
+}
+
+/* Waits before the next try; false: there is none, since we are stopping. */
+static bool wait_for_retry(struct exporter *e, const struct outcome_report *r)
+{
+	uint32_t random = 0;
+
+	stat_add(&e->stats->failures, 1);
+	log_failure(e, r);
+	if (is_stopping(e))
+		return false;
+	if (getrandom(&random, sizeof(random), GRND_NONBLOCK) < 0)
+		random = (uint32_t)clock_mono_ns();
+	update_pending(e);
+	pause_until(e, clock_mono_ns() + retry_failed(&e->retry, r->retry_after_ns, random));
+	// When the end begins meanwhile, one last try: unless the server asked us to stay away.
+	return !(is_stopping(e) && r->retry_after_ns);
+}
+
+static void settle_batch(struct exporter *e, const struct span_record *spans,
+                         const struct outcome_report *r)
+{
+	uint64_t rejected = r->outcome == OUTCOME_REFUSED ? r->taken : r->refused;
+
+	note_success(e);
+	count_rejected(e, r, rejected);
+	stat_add(&e->stats->delivered, r->taken - rejected);
+	settle(e, spans[r->taken - 1].seq + 1);
+	e->last_send_ns = clock_mono_ns();
+}
+
+/* Brings all spans of the chunk to an end; false: they must wait for another time. */
+static bool deliver(struct exporter *e, const struct span_record *spans, size_t count)
+{
+	struct outcome_report r;
+
+	while (count > 0) {
+		r = (struct outcome_report){.hint = ""};
+		e->sink->ops->send(e->sink, spans, count, &r);
+		if (r.outcome == OUTCOME_ABORTED)
+			return false;
+		stat_add(&e->stats->requests, 1);
+		if (r.outcome == OUTCOME_SMALLER)
+			continue;
+		if (r.outcome == OUTCOME_RETRY) {
+			if (!wait_for_retry(e, &r))
+				return false;
+			continue;
+		}
+		settle_batch(e, spans, &r);
+		spans += r.taken;
+		count -= r.taken;
+	}
+	// What the chunk holds beyond its last span (a damaged block, say) is settled too.
+	if (e->range.next_seq > e->cursor)
+		settle(e, e->range.next_seq);
+	return true;
+}
+
+/* False: what is left must wait for another time. */
+static bool deliver_chunk(struct exporter *e, bool *ret_more)
+{
+	uint64_t before = e->cursor;
+
+	*ret_more = false;
+	if (fetch(e) == 0) {
+		size_t count = e->spans.len / sizeof(struct span_record);
+		if (!deliver(e, (const struct span_record *)e->spans.data, count))
+			return false;
+	}
+	update_pending(e);
+	*ret_more = e->cursor != before && (e->chunk.len >= MANY_BYTES || is_stopping(e));
+	if (e->cursor == before && stat_get(&e->stats->pending) > 0)
+		pause_until(e, clock_mono_ns() + NS_PER_S); // can't be read: no busy loop
+	return true;
+}
+
+/* Whether all that could be read was brought to an end. */
+static bool deliver_stored(struct exporter *e)
+{
+	bool more = true;
+
+	while (more)
+		if (!deliver_chunk(e, &more))
+			return false;
+	return true;
+}
+
+static void *run(void *arg)
+{
+	struct exporter *e = arg;
+
+	for (;;) {
+		wait_for_spans(e);
+		linger(e);
+		bool stopping = is_stopping(e);
+		if (is_aborted(e) || !deliver_stored(e) || stopping)
+			break;
+	}
+	update_pending(e);
+	pthread_mutex_lock(&e->all->lock);
+	e->all->running--;
+	pthread_cond_signal(&e->all->ended);
+	pthread_mutex_unlock(&e->all->lock);
+	return NULL;
+}
+
+/* --- starting and stopping --- */
+
+static int open_sink(struct exporter *e)
+{
+	e->host = (struct sink_host){e->all->abort_fd, tick, e};
+	return e->config->type == EXPORTER_CONSOLE ? console_open(&e->sink, e->config, &e->host)
+	                                           : otlp_http_open(&e->sink, e->config, &e->host);
+}
+
+static int open_exporter(struct exporter *e)
+{
+	buf_init(&e->chunk, CAP_EXPORT_BODY);
+	buf_init(&e->spans, CHUNK_SPANS * sizeof(struct span_record));
+	e->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (e->wake_fd < 0)
+		return -errno;
+	int err = open_sink(e);
+	if (err)
+		return err;
+	err = store_cursor(e->all->store, e->config->name, false, &e->cursor);
+	if (err)
+		return err;
+	// Durable before the first delivery: a restart must not begin at the end again.
+	settle(e, e->cursor);
+	snprintf(e->stats->name, sizeof(e->stats->name), "%s", e->config->name);
+	update_pending(e);
+	return 0;
+}
+
+static void close_exporter(struct exporter *e)
+{
+	if (e->sink)
+		e->sink->ops->close(e->sink);
+	if (e->wake_fd >= 0)
+		close(e->wake_fd);
+	buf_deinit(&e->chunk);
+	buf_deinit(&e->spans);
+}
+
+/* Signals are the loop's: a thread inherits this mask. */
+static int start_thread(struct exporter *e)
+{
+	pthread_attr_t attr;
+	sigset_t all, old;
+
+	int err = pthread_attr_init(&attr);
+	if (err)
+		return -err;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	err = pthread_attr_setstacksize(&attr, STACK_BYTES);
+	if (!err)
+		err = pthread_create(&e->thread, &attr, run, e);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	pthread_attr_destroy(&attr);
+	e->started = err == 0;
+	return -err;
+}
+
+static struct exporters *new_exporters(struct store *store)
+{
+	struct exporters *x = calloc(1, sizeof(*x));
+	pthread_condattr_t attr;
+
+	if (!x)
+		return NULL;
+	x->store = store;
+	x->abort_fd = -1;
+	pthread_mutex_init(&x->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&x->ended, &attr);
+	pthread_condattr_destroy(&attr);
+	return x;
+}
+
+static void free_exporters(struct exporters *x)
+{
+	for (size_t i = 0; i < x->count; i++)
+		close_exporter(&x->list[i]);
+	if (x->abort_fd >= 0)
+		close(x->abort_fd);
+	pthread_cond_destroy(&x->ended);
+	pthread_mutex_destroy(&x->lock);
+	free(x);
+}
+
+static int open_all(struct exporters *x, const struct config *config, struct stats *stats)
+{
+	x->abort_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (x->abort_fd < 0)
+		return -errno;
+	for (size_t i = 0; i < config->exporter_count; i++) {
+		struct exporter *e = &x->list[x->count++];
+		*e = (struct exporter){
+			.all = x,
+			.config = &config->exporters[i],
+			.stats = &stats->exporters[i],
+			.wake_fd = -1,
+		};
+		int err = open_exporter(e);
+		if (err)
+			return err;
+	}
+	atomic_store(&stats->exporter_count, (unsigned)x->count);
+	return 0;
+}
+
+static int start_all(struct exporters *x)
+{
+	int err = 0;
+
+	// None ends, and so none counts itself out, before all have been counted.
+	pthread_mutex_lock(&x->lock);
+	for (size_t i = 0; i < x->count && !err; i++) {
+		err = start_thread(&x->list[i]);
+		if (!err)
+			x->running++;
+	}
+	pthread_mutex_unlock(&x->lock);
+	return err;
+}
+
+int exporters_start(struct exporters **ret, const struct config *config, struct store *store,
+                    struct stats *stats)
+{
+	if (config->exporter_count > CAP_EXPORTERS)
+		return -EINVAL;
+	struct exporters *x = new_exporters(store);
+	if (!x)
+		return -ENOMEM;
+	int err = open_all(x, config, stats);
+	if (err) {
+		free_exporters(x);
+		return err;
+	}
+	err = start_all(x);
+	if (err) {
+		exporters_stop(x, 0);
+		return err;
+	}
+	*ret = x;
+	return 0;
+}
+
+void exporters_notify(struct exporters *x)
+{
+	for (size_t i = 0; i < x->count; i++)
+		if (atomic_exchange(&x->list[i].asleep, false))
+			raise_fd(x->list[i].wake_fd);
+}
+
+static struct timespec deadline_of(uint64_t mono_ns)
+{
+	return (struct timespec){(time_t)(mono_ns / NS_PER_S), (long)(mono_ns % NS_PER_S)};
+}
+
+void exporters_stop(struct exporters *x, uint64_t grace_ns)
+{
+	if (!x)
+		return;
+	struct timespec deadline = deadline_of(clock_mono_ns() + grace_ns);
+	atomic_store(&x->stopping, true);
+	for (size_t i = 0; i < x->count; i++)
+		raise_fd(x->list[i].wake_fd);
+	pthread_mutex_lock(&x->lock);
+	while (x->running > 0)
+		if (pthread_cond_timedwait(&x->ended, &x->lock, &deadline))
+			break;
+	pthread_mutex_unlock(&x->lock);
+	raise_fd(x->abort_fd);
+	for (size_t i = 0; i < x->count; i++)
+		if (x->list[i].started)
+			pthread_join(x->list[i].thread, NULL);
+	free_exporters(x);
+}
