@@ -18,7 +18,7 @@ seconds() {
 }
 
 say() {
-	printf '%s\n' "$*" >&2
+	printf '%s\n' "$@" >&2
 }
 
 heading() {
