@@ -38,7 +38,7 @@ static int read_all(FILE *in, struct buf *out)
 	char part[4096];
 	size_t n;
 
-	while ((n = fread(part, 1, sizeof(part), in)) > 0)
+	while (buf_error(out) == 0 && (n = fread(part, 1, sizeof(part), in)) > 0)
 		buf_append(out, part, n);
 	if (ferror(in))
 		return -errno;
@@ -71,7 +71,7 @@ static void read_file(struct config *c, const struct config_flags *flags, struct
 	else if (rc != 0)
 		fault(f, &at, "%s: %s, must be a file that can be read", path, strerror(-rc));
 	else
-		config_read(c, (const char *)text.data, text.len, f);
+		config_read(c, text.data ? (const char *)text.data : "", text.len, f);
 	buf_deinit(&text);
 }
 
