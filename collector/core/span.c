@@ -430,7 +430,7 @@ static void status_json(struct json *j, const struct span_record *rec, struct st
 	json_key(j, "code");
 	json_text(j, status_word((enum run_status)rec->head.status));
 	json_key(j, "message");
-	json_str(j, message);
+	json_str(j, message.p ? message : STR(""));
 	json_object_end(j);
 }
 
@@ -459,13 +459,12 @@ static void ids_json(struct json *j, const struct span_view *v)
 		json_null(j);
 }
 
-void span_json(struct json *j, const struct span_record *rec, bool content, uint64_t now_ns)
+void span_json_members(struct json *j, const struct span_record *rec, bool content, uint64_t now_ns)
 {
 	struct span_view v;
 
 	// A malformed span is shown as far as it could be read: better than a hole in a trace.
 	(void)read_span(&v, rec->base);
-	json_object(j);
 	ids_json(j, &v);
 	json_key(j, "name");
 	json_str(j, v.name);
@@ -477,5 +476,11 @@ void span_json(struct json *j, const struct span_record *rec, bool content, uint
 	events_json(j, rec->base);
 	json_key(j, "service");
 	json_str(j, resource_service_name(rec->resource));
+}
+
+void span_json(struct json *j, const struct span_record *rec, bool content, uint64_t now_ns)
+{
+	json_object(j);
+	span_json_members(j, rec, content, now_ns);
 	json_object_end(j);
 }

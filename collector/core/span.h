@@ -75,3 +75,7 @@ void attributes_json_members(struct json *j, struct str message, uint32_t field)
  *   status {code, message} attributes {} events [{name, time, attributes}] service
  * now_ns (unix) gives a running span's latency so far; its end_time is null. */
 void span_json(struct json *j, const struct span_record *rec, bool content, uint64_t now_ns);
+
+/** The same without its braces, for an object with more members. */
+void span_json_members(struct json *j, const struct span_record *rec, bool content,
+                       uint64_t now_ns);
