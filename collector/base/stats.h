@@ -48,6 +48,8 @@
 	  "Observations made durable")                                                             \
 	X(spans_dropped, "sidelight_spans_dropped_total", counter,                                 \
 	  "Spans that could not be stored")                                                        \
+	X(observations_dropped, "sidelight_observations_dropped_total", counter,                   \
+	  "Observations that could not be stored")                                                 \
 	X(blocks_evicted, "sidelight_blocks_evicted_total", counter,                               \
 	  "Blocks removed by retention")                                                           \
 	X(spans_evicted, "sidelight_store_spans_evicted_total", counter,                           \

@@ -30,6 +30,16 @@ enum {
 	RECORD_ROOT = 1, // a root run: it has, or will have, an observation
 };
 
+/* The stored value of a run that is open: this head, base, content, resource, state. base is a whole
+ * Span without an end; state is the run table's own. A base of no length is no span: something
+ * else that the run table keeps. */
+struct open_head {
+	struct record_head record;
+	uint8_t trace_id[16];
+	uint32_t resource_len, state_len;
+};
+_Static_assert(sizeof(struct open_head) == 40, "an open run's head is 40 bytes on disk");
+
 /* Borrowed: valid while the callback that brought it runs, or as its source says. */
 struct span_record {
 	uint64_t seq; // its number in the log; 0 for an open run

@@ -45,15 +45,6 @@ _Static_assert(sizeof(struct open_change) == 20, "packed into struct batch's ope
 
 #define OPEN_DELETE UINT32_MAX
 
-/* The value of an open run: this head, base, content, resource, state. base is a whole Span without
- * an end; state is the run table's own. */
-struct open_head {
-	struct record_head record; // status RUNNING
-	uint8_t trace_id[16];
-	uint32_t resource_len, state_len;
-};
-_Static_assert(sizeof(struct open_head) == 40, "40 bytes on disk");
-
 /* What an open run's value is made of; borrowed from it. */
 struct open_parts {
 	struct open_head head;

@@ -1,0 +1,505 @@
+#include "core/request.h"
+
+#include <errno.h>
+
+#include "base/caps.h"
+
+enum { SPAN_NAME = 5, SPAN_ATTRIBUTES = 9, SPAN_STATUS = 15, STATUS_MESSAGE = 2 };
+enum { SPENDS_MAX = 64, KEPT_ROOM = 4096 };
+
+void request_init(struct request *q)
+{
+	*q = (struct request){0};
+	usage_init(&q->usage);
+	buf_init(&q->spends, SPENDS_MAX * sizeof(struct spend));
+	buf_init(&q->tools, CAP_TOOL_CALLS);
+	buf_init(&q->tool_names, CAP_TOOL_CALLS);
+	buf_init(&q->meta, CAP_FRAME);
+	buf_init(&q->content, 4 * CAP_FRAME);
+}
+
+void request_deinit(struct request *q)
+{
+	buf_deinit(&q->spends);
+	buf_deinit(&q->tools);
+	buf_deinit(&q->tool_names);
+	buf_deinit(&q->meta);
+	buf_deinit(&q->content);
+}
+
+static void clear_or_free(struct buf *b)
+{
+	if (b->room > KEPT_ROOM)
+		buf_deinit(b);
+	buf_clear(b);
+}
+
+void request_clear(struct request *q)
+{
+	struct request fresh = {
+	        .spends = q->spends,
+	        .tools = q->tools,
+	        .tool_names = q->tool_names,
+	        .meta = q->meta,
+	        .content = q->content,
+	};
+
+	clear_or_free(&fresh.spends);
+	clear_or_free(&fresh.tools);
+	clear_or_free(&fresh.tool_names);
+	clear_or_free(&fresh.meta);
+	clear_or_free(&fresh.content);
+	usage_init(&fresh.usage);
+	*q = fresh;
+}
+
+static struct str or(struct str a, struct str b)
+{
+	return a.len ? a : b;
+}
+
+/* Keeps a text in a fixed room, cut at a character. */
+static void keep(char *room, size_t size, struct str text)
+{
+	size_t len = text.p ? utf8_cut(text.p, text.len, size - 1) : 0;
+
+	if (len)
+		memcpy(room, text.p, len);
+	room[len] = '\0';
+}
+
+static bool any_text(struct str any, struct str *ret)
+{
+	struct pb_cursor c = pb_cursor_of(any);
+	struct pb_field f;
+
+	if (pb_next(&c, &f) != 1 || f.number != 1 || f.wire != PB_BYTES)
+		return false;
+	*ret = f.bytes;
+	return true;
+}
+
+static bool any_count(struct str any, int64_t *ret)
+{
+	struct pb_cursor c = pb_cursor_of(any);
+	struct pb_field f;
+
+	if (pb_next(&c, &f) != 1 || f.number != 3 || f.wire != PB_VARINT)
+		return false;
+	*ret = (int64_t)f.value;
+	return true;
+}
+
+static void scan_usage(struct usage *u, struct str key, struct str any)
+{
+	if (str_is(key, "gen_ai.usage.input_tokens") || str_is(key, "llm.prompt_tokens"))
+		any_count(any, &u->input);
+	else if (str_is(key, "gen_ai.usage.output_tokens") || str_is(key, "llm.completion_tokens"))
+		any_count(any, &u->output);
+	else if (str_is(key, "llm.total_tokens"))
+		any_count(any, &u->total);
+	else if (str_is(key, "gen_ai.usage.cache_read.input_tokens"))
+		any_count(any, &u->cache_read);
+	else if (str_is(key, "gen_ai.usage.cache_creation.input_tokens"))
+		any_count(any, &u->cache_write);
+	else if (str_is(key, "gen_ai.usage.reasoning.output_tokens"))
+		any_count(any, &u->reasoning);
+}
+
+static void scan_attribute(struct account *a, struct str key, struct str any)
+{
+	if (str_is(key, "gen_ai.provider.name") || str_is(key, "llm.provider"))
+		any_text(any, &a->provider);
+	else if (str_is(key, "gen_ai.request.model") || str_is(key, "llm.model"))
+		any_text(any, &a->model);
+	else if (str_is(key, "gen_ai.response.model"))
+		any_text(any, &a->response_model);
+	else if (str_is(key, "gen_ai.tool.name") || str_is(key, "tool.name") ||
+	         str_is(key, "gen_ai.agent.name"))
+		any_text(any, &a->what);
+	else if (str_is(key, "gen_ai.tool.call.arguments") || str_is(key, "tool.input"))
+		any_text(any, &a->input);
+	else if (str_is(key, "gen_ai.tool.call.result") || str_is(key, "tool.output"))
+		any_text(any, &a->output);
+	else if (str_is(key, "error.type"))
+		any_text(any, &a->error_type);
+	else
+		scan_usage(&a->usage, key, any);
+}
+
+static void scan_key_value(struct account *a, struct str kv)
+{
+	struct pb_cursor c = pb_cursor_of(kv);
+	struct pb_field key, value;
+
+	// Our own writer's order: key, value.
+	if (pb_next(&c, &key) == 1 && key.number == 1 && pb_next(&c, &value) == 1 &&
+	    value.number == 2 && value.wire == PB_BYTES)
+		scan_attribute(a, key.bytes, value.bytes);
+}
+
+static void scan_status(struct account *a, struct str status)
+{
+	struct pb_cursor c = pb_cursor_of(status);
+	struct pb_field f;
+
+	while (pb_next(&c, &f) == 1)
+		if (f.number == STATUS_MESSAGE && f.wire == PB_BYTES)
+			a->error_message = f.bytes;
+}
+
+void account_scan(struct account *a, struct str span_part)
+{
+	struct pb_cursor c = pb_cursor_of(span_part);
+	struct pb_field f;
+
+	while (pb_next(&c, &f) == 1) {
+		if (f.number == SPAN_ATTRIBUTES && f.wire == PB_BYTES)
+			scan_key_value(a, f.bytes);
+		else if (f.number == SPAN_NAME && f.wire == PB_BYTES)
+			a->name = f.bytes;
+		else if (f.number == SPAN_STATUS && f.wire == PB_BYTES)
+			scan_status(a, f.bytes);
+	}
+}
+
+void account_total(struct account *a)
+{
+	struct usage *u = &a->usage;
+
+	if (u->total < 0 && (u->input >= 0 || u->output >= 0))
+		u->total = (u->input > 0 ? u->input : 0) + (u->output > 0 ? u->output : 0);
+}
+
+/* The entry of a model; the last one takes all that come past the bound. */
+static struct spend *find_spend(struct request *q, const char *provider, const char *model)
+{
+	struct spend *list = (struct spend *)(void *)q->spends.data;
+	size_t count = q->spends.len / sizeof(*list);
+
+	for (size_t i = 0; i < count; i++)
+		if (strcmp(list[i].provider, provider) == 0 && strcmp(list[i].model, model) == 0)
+			return &list[i];
+	if (count == SPENDS_MAX)
+		return &list[count - 1];
+	struct spend *added = (struct spend *)(void *)buf_extend(&q->spends, sizeof(*added));
+	if (!added)
+		return NULL;
+	*added = (struct spend){0};
+	keep(added->provider, sizeof(added->provider), str_of(provider));
+	keep(added->model, sizeof(added->model), str_of(model));
+	usage_init(&added->usage);
+	return added;
+}
+
+static int add_usage(struct request *q, const struct account *a)
+{
+	char provider[64], model[128];
+
+	if (!usage_is_known(&a->usage))
+		return 0;
+	keep(provider, sizeof(provider), a->provider);
+	keep(model, sizeof(model), or(a->model, a->response_model));
+	usage_add(&q->usage, &a->usage);
+	struct spend *spend = find_spend(q, provider, model);
+	if (!spend)
+		return -ENOMEM;
+	usage_add(&spend->usage, &a->usage);
+	return 0;
+}
+
+static void add_llm(struct request *q, const struct account *a)
+{
+	q->llm_calls++;
+	if (a->end_ns < q->last_llm_end_ns)
+		return;
+	q->last_llm_end_ns = a->end_ns;
+	keep(q->last_provider, sizeof(q->last_provider), a->provider);
+	keep(q->last_model, sizeof(q->last_model), or(a->model, a->response_model));
+}
+
+static void error_json(struct json *j, struct str type, struct str message)
+{
+	if (!type.p && !message.p) {
+		json_null(j);
+		return;
+	}
+	json_object(j);
+	json_key(j, "type");
+	json_str(j, type);
+	json_key(j, "message");
+	json_str(j, message);
+	json_object_end(j);
+}
+
+/* The list is cut where it grows too long; the count goes on. */
+static int add_tool(struct request *q, const struct account *a)
+{
+	struct str name = or(a->what, a->name);
+	size_t len = q->tools.len, names_len = q->tool_names.len;
+	struct json j = {.out = &q->tools, .comma = len > 0};
+
+	q->tool_calls++;
+	json_object(&j);
+	json_key(&j, "name");
+	json_str(&j, name);
+	json_key(&j, "input");
+	json_str(&j, a->input);
+	json_key(&j, "output");
+	json_str(&j, a->output);
+	json_key(&j, "latency_ms");
+	json_ms(&j, a->duration_ns);
+	json_key(&j, "error");
+	error_json(&j, a->error_type, a->error_message);
+	json_object_end(&j);
+	buf_append(&q->tool_names, name.p, name.len);
+	buf_append_byte(&q->tool_names, 0);
+	int rc = buf_error(&q->tools) ? buf_error(&q->tools) : buf_error(&q->tool_names);
+	if (buf_error(&q->tools)) {
+		q->tools.len = len;
+		q->tools.error = 0;
+	}
+	if (buf_error(&q->tool_names)) {
+		q->tool_names.len = names_len;
+		q->tool_names.error = 0;
+	}
+	return rc == -ENOMEM ? rc : 0;
+}
+
+static void add_slowest(struct request *q, const struct account *a)
+{
+	if (a->duration_ns < q->slowest_ns)
+		return;
+	q->slowest_ns = a->duration_ns;
+	q->slowest_kind = a->kind;
+	memcpy(q->slowest_id, a->span_id, sizeof(q->slowest_id));
+	bool own = a->kind == KIND_TOOL && a->what.len;
+	keep(q->slowest_name, sizeof(q->slowest_name), own ? a->what : a->name);
+}
+
+static bool is_leaf_kind(enum run_kind kind)
+{
+	return kind != KIND_AGENT && kind != KIND_CHAIN && kind != KIND_OTHER;
+}
+
+int request_add(struct request *q, const struct account *a)
+{
+	int rc = add_usage(q, a);
+
+	q->spans++;
+	if (a->kind == KIND_LLM)
+		add_llm(q, a);
+	if (a->kind == KIND_TOOL && add_tool(q, a) < 0)
+		rc = -ENOMEM;
+	if (is_leaf_kind(a->kind))
+		add_slowest(q, a);
+	return rc;
+}
+
+/* Attributes of the root that the observation names by themselves. */
+struct root_words {
+	struct str session, user, prompt_key, prompt_version, policy_mode, tags;
+};
+
+static bool find_word(void *ctx, struct str key, struct str any)
+{
+	struct root_words *w = ctx;
+
+	if (str_is(key, "gen_ai.conversation.id") || str_is(key, "session_id"))
+		any_text(any, &w->session);
+	else if (str_is(key, "user.id"))
+		any_text(any, &w->user);
+	else if (str_is(key, "prompt.key") || str_is(key, "gen_ai.prompt.name"))
+		w->prompt_key = any;
+	else if (str_is(key, "prompt.version") || str_is(key, "gen_ai.prompt.version"))
+		w->prompt_version = any;
+	else if (str_is(key, "policy_mode"))
+		w->policy_mode = any;
+	else if (str_is(key, "sidelight.tags"))
+		w->tags = any;
+	return true;
+}
+
+static void any_member(struct json *j, const char *key, struct str any)
+{
+	json_key(j, key);
+	if (any.p)
+		any_value_json(j, any);
+	else
+		json_null(j);
+}
+
+static void identity_json(struct json *j, const struct span_record *root,
+                          const struct span_view *view)
+{
+	json_key(j, "trace_id");
+	json_hex(j, view->trace_id, sizeof(view->trace_id));
+	json_key(j, "span_id");
+	json_hex(j, view->span_id, sizeof(view->span_id));
+	json_key(j, "parent_span_id");
+	if (view->has_parent)
+		json_hex(j, view->parent_id, sizeof(view->parent_id));
+	else
+		json_null(j);
+	json_key(j, "name");
+	json_str(j, view->name);
+	json_key(j, "kind");
+	json_text(j, kind_word((enum run_kind)root->head.kind));
+}
+
+static void root_json(struct json *j, const struct span_record *root, const struct span_view *view,
+                      const struct account *a)
+{
+	struct root_words w = {0};
+
+	span_attributes(root, false, find_word, &w);
+	identity_json(j, root, view);
+	json_key(j, "start_time");
+	json_time(j, view->start_ns);
+	json_key(j, "end_time");
+	json_time(j, view->end_ns);
+	json_key(j, "latency_ms");
+	json_ms(j, a->duration_ns);
+	json_key(j, "status");
+	json_object(j);
+	json_key(j, "code");
+	json_text(j, status_word(a->status));
+	json_key(j, "message");
+	json_str(j, view->status_message.p ? view->status_message : STR(""));
+	json_object_end(j);
+	json_key(j, "attributes");
+	json_object(j);
+	attributes_json_members(j, root->base, SPAN_ATTRIBUTES);
+	json_object_end(j);
+	json_key(j, "service");
+	json_str(j, resource_service_name(root->resource));
+	json_key(j, "session_id");
+	json_str(j, w.session);
+	json_key(j, "user_id");
+	json_str(j, w.user);
+	any_member(j, "prompt_key", w.prompt_key);
+	any_member(j, "prompt_version", w.prompt_version);
+	any_member(j, "policy_mode", w.policy_mode);
+	json_key(j, "tags");
+	if (w.tags.p)
+		any_value_json(j, w.tags);
+	else
+		json_raw(j, "[]", 2);
+	json_key(j, "error");
+	error_json(j, a->status == STATUS_ERROR ? a->error_type : (struct str){0},
+	           a->status == STATUS_ERROR ? a->error_message : (struct str){0});
+}
+
+int request_set_root(struct request *q, const struct span_record *root, const struct account *a,
+                     const struct root_text *text)
+{
+	struct span_view view;
+	struct json j;
+
+	int rc = span_view(&view, root);
+	if (rc < 0)
+		return rc;
+	q->has_root = true;
+	q->status = a->status;
+	q->start_ns = view.start_ns;
+	q->duration_ns = a->duration_ns;
+	memcpy(q->span_id, view.span_id, sizeof(q->span_id));
+	keep(q->provider, sizeof(q->provider), a->provider);
+	keep(q->model, sizeof(q->model), or(a->model, a->response_model));
+	buf_clear(&q->meta);
+	json_init(&j, &q->meta);
+	root_json(&j, root, &view, a);
+	buf_clear(&q->content);
+	json_init(&j, &q->content);
+	json_key(&j, "user_message");
+	json_str(&j, text->user_message);
+	json_key(&j, "agent_response");
+	json_str(&j, text->agent_response);
+	return buf_error(&q->meta) ? buf_error(&q->meta) : buf_error(&q->content);
+}
+
+static void count_json(struct json *j, const char *key, int64_t count)
+{
+	json_key(j, key);
+	if (count < 0)
+		json_null(j);
+	else
+		json_int(j, count);
+}
+
+static void slowest_json(struct json *j, const struct request *q)
+{
+	json_key(j, "slowest");
+	if (q->slowest_ns == 0) {
+		json_null(j);
+		return;
+	}
+	json_object(j);
+	json_key(j, "name");
+	json_text(j, q->slowest_name);
+	json_key(j, "kind");
+	json_text(j, kind_word(q->slowest_kind));
+	json_key(j, "span_id");
+	json_hex(j, q->slowest_id, sizeof(q->slowest_id));
+	json_key(j, "latency_ms");
+	json_ms(j, q->slowest_ns);
+	json_object_end(j);
+}
+
+static const char *own_or_last(const char *own, const char *last)
+{
+	if (own[0])
+		return own;
+	return last[0] ? last : NULL;
+}
+
+void request_observe(const struct request *q, uint64_t created_ns, struct buf *meta,
+                     struct buf *content)
+{
+	struct json j = {.out = meta};
+
+	json_raw(&j, q->meta.data, q->meta.len);
+	json_key(&j, "provider");
+	json_text(&j, own_or_last(q->provider, q->last_provider));
+	json_key(&j, "model");
+	json_text(&j, own_or_last(q->model, q->last_model));
+	count_json(&j, "prompt_tokens", q->usage.input);
+	count_json(&j, "completion_tokens", q->usage.output);
+	count_json(&j, "total_tokens", q->usage.total);
+	count_json(&j, "cached_tokens", q->usage.cache_read);
+	count_json(&j, "reasoning_tokens", q->usage.reasoning);
+	count_json(&j, "llm_calls", q->llm_calls);
+	count_json(&j, "tool_call_count", q->tool_calls);
+	count_json(&j, "span_count", q->spans);
+	slowest_json(&j, q);
+	json_key(&j, "created_at");
+	json_time(&j, created_ns);
+
+	j = (struct json){.out = content};
+	json_raw(&j, q->content.data, q->content.len);
+	json_key(&j, "tool_calls");
+	json_array(&j);
+	json_raw(&j, q->tools.data, q->tools.len);
+	json_array_end(&j);
+}
+
+static uint64_t known(int64_t count)
+{
+	return count > 0 ? (uint64_t)count : 0;
+}
+
+void request_count(const struct request *q, struct metrics *m)
+{
+	const struct spend *spends = (const struct spend *)(const void *)q->spends.data;
+	const char *name = (const char *)q->tool_names.data;
+	const char *end = name + q->tool_names.len;
+
+	metrics_request(m, str_of(own_or_last(q->provider, q->last_provider)),
+	                str_of(own_or_last(q->model, q->last_model)), q->duration_ns);
+	for (size_t i = 0; i < q->spends.len / sizeof(*spends); i++)
+		metrics_tokens(m, str_of(spends[i].provider), str_of(spends[i].model),
+		               known(spends[i].usage.input), known(spends[i].usage.output),
+		               known(spends[i].usage.total));
+	for (; name < end; name += strlen(name) + 1)
+		metrics_tool_call(m, str_of(name));
+}

@@ -1,0 +1,92 @@
+/* request.h - what one request adds up to: the fold of its spans into an observation.
+ *
+ * A request is a root run and everything below it. Each finished span is added once, as it is
+ * written; when the last one has ended, the sums become the observation and move the metrics, so
+ * that the two always agree. After a restart the same fold runs over the stored spans.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/json.h"
+#include "core/id.h"
+#include "core/kind.h"
+#include "core/metrics.h"
+#include "core/span.h"
+#include "core/usage.h"
+
+/* What is added of one finished span. Text is borrowed. */
+struct account {
+	enum run_kind kind;
+	enum run_status status;
+	uint8_t span_id[8];
+	struct str name; // the span's
+	struct str what; // the tool's or agent's own name
+	struct str provider, model, response_model;
+	struct usage usage; // unknown where a run below it reports the same
+	uint64_t end_ns, duration_ns;
+	struct str input, output;             // content of a tool; p NULL: not captured
+	struct str error_type, error_message; // p NULL: none
+};
+
+/** Reads what a part of a span says (name, status, attributes) into an account that was zeroed, its
+ * usage unknown. */
+void account_scan(struct account *a, struct str span_part);
+
+/** Input and output added up, where a span says no total. */
+void account_total(struct account *a);
+
+/* A share of the tokens, by who got paid for them. */
+struct spend {
+	char provider[64], model[128];
+	struct usage usage;
+};
+
+struct request {
+	unsigned spans, llm_calls, tool_calls;
+	struct usage usage;
+	struct buf spends;     // struct spend, one for each model
+	struct buf tools;      // the members of tool_calls, as JSON
+	struct buf tool_names; // of the calls, each with its terminator
+	char last_provider[64], last_model[128]; // of the LLM call that ended last
+	uint64_t last_llm_end_ns;
+	uint64_t slowest_ns;
+	char slowest_name[128];
+	enum run_kind slowest_kind;
+	uint8_t slowest_id[8];
+
+	// the root, once it has ended
+	bool has_root;
+	enum run_status status;
+	uint64_t start_ns, duration_ns; // unix
+	uint8_t span_id[8];
+	char provider[64], model[128]; // the root's own
+	struct buf meta, content;      // members of the observation that the root knows
+};
+
+void request_init(struct request *q);
+void request_deinit(struct request *q);
+
+/** Back to zero; small buffers keep their room. */
+void request_clear(struct request *q);
+
+/** Adds a finished span. -ENOMEM: nothing but the list of tool calls may lack it. */
+int request_add(struct request *q, const struct account *a);
+
+/* What of the root's own text the observation shows; p NULL: not captured or not there. */
+struct root_text {
+	struct str user_message, agent_response;
+};
+
+/** The root has ended: keeps what the observation says of it. */
+int request_set_root(struct request *q, const struct span_record *root, const struct account *a,
+                     const struct root_text *text);
+
+/** Writes the observation's members: see store.h. */
+void request_observe(const struct request *q, uint64_t created_ns, struct buf *meta,
+                     struct buf *content);
+
+/** Moves the four metrics. */
+void request_count(const struct request *q, struct metrics *m);
