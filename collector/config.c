@@ -61,7 +61,7 @@ static void read_file(struct config *c, const struct config_flags *flags, struct
 	}
 	buf_init(&text, CONFIG_FILE_MAX);
 	rc = read_all(in, &text);
-	fclose(in);
+	(void)fclose(in); // read only: there is nothing to lose
 	f->file = path;
 	c->file = strdup(path);
 	if (!c->file || rc == -ENOMEM)

@@ -57,17 +57,17 @@ struct config {
 	uint64_t store_bytes;  // quota; default 256 MiB
 	uint64_t retention_ns; // default 7 d
 	// capture
-	bool content;     // false: none is stored
 	size_t max_value; // bytes of one value
+	bool content;     // false: none is stored
 	// spans
 	enum convention convention;
 	// exporters
 	struct exporter_config *exporters;
 	size_t exporter_count;
 	// http
-	bool http_enabled;  // "off" switches TCP off; the Unix socket stays
 	char *http_host;    // a literal loopback address unless the user chose otherwise
 	uint16_t http_port; // 0: any free one
+	bool http_enabled;  // "off" switches TCP off; the Unix socket stays
 };
 
 /** Reads everything that says how to run.

@@ -3,9 +3,10 @@
 #include <assert.h>
 #include <errno.h>
 
+// NOLINTNEXTLINE(bugprone-macro-parentheses): a tag can have none
 #define FIELD(s, f) .offset = offsetof(struct s, f), .size = sizeof(((struct s *)NULL)->f)
-#define FLAG(f, name) .flag = name, .flag_offset = offsetof(struct config_flags, f)
-#define DAY_NS (24 * 3600 * 1000000000ull)
+#define FLAG(f, name) .flag = (name), .flag_offset = offsetof(struct config_flags, f)
+#define DAY_NS (24 * 3600ull * 1000000000)
 
 static const struct word content_words[] = {{"full", true}, {"none", false}, {0}};
 static const struct word convention_words[] = {
@@ -24,8 +25,7 @@ const struct key config_keys[] = {
 	{"service.name", KEY_TEXT, FIELD(config, service_name), .min = 1, .max = 255,
          .def_shown = "`unknown_service`", .env = "OTEL_SERVICE_NAME",
          .help = "Service of agents that name none in their hello."},
-	{"service.attributes", KEY_PAIRS, FIELD(config, service_attributes), .max = 8 * KIB,
-         .def_shown = "none",
+	{"service.attributes", KEY_PAIRS, .max = 8ull * KIB, .def_shown = "none",
          .help = "Resource attributes of agents that do not set them, "
                  "`deployment.environment.name` "
                  "for one."},
@@ -50,7 +50,7 @@ const struct key config_keys[] = {
 	{"store.path", KEY_PATH, FIELD(config, data_dir), FLAG(data, "--data"), .min = 1,
          .max = 4000, .env = "SIDELIGHT_DATA", .def_shown = "see [Places](#places)",
          .help = "Directory of the store."},
-	{"store.size", KEY_SIZE, FIELD(config, store_bytes), .min = 16 * MIB,
+	{"store.size", KEY_SIZE, FIELD(config, store_bytes), .min = 16ull * MIB,
          .max = 1024ull * 1024 * MIB, .def = "256MiB",
          .help = "Room for the store, reserved when it is made; the oldest goes when it fills."},
 	{"store.retention", KEY_DURATION, FIELD(config, retention_ns), .min = 1000000000,
@@ -59,7 +59,7 @@ const struct key config_keys[] = {
 	{"capture", KEY_SECTION},
 	{"capture.content", KEY_WORD, FIELD(config, content), .words = content_words, .def = "full",
          .help = "Whether prompts, completions, tool inputs and outputs are stored."},
-	{"capture.max_value", KEY_SIZE, FIELD(config, max_value), .min = 256, .max = 16 * MIB,
+	{"capture.max_value", KEY_SIZE, FIELD(config, max_value), .min = 256, .max = 16ull * MIB,
          .def = "64KiB", .help = "Longest value stored; a longer one is cut, the cut marked."},
 	{"capture.redact", KEY_LATER},
 
@@ -69,8 +69,8 @@ const struct key config_keys[] = {
          .help = "Names of spans and attributes: OpenTelemetry's GenAI conventions, the plain "
                  "words of the seams, or both."},
 
-	{"exporters", KEY_EXPORTERS, FIELD(config, exporters), .max = CAP_EXPORTERS,
-         .def_shown = "none", .help = "Where spans go besides the store."},
+	{"exporters", KEY_EXPORTERS, .max = CAP_EXPORTERS, .def_shown = "none",
+         .help = "Where spans go besides the store."},
 	{"exporters[].type", KEY_WORD, FIELD(exporter_config, type), .words = type_words,
          .def_shown = "required", .help = "The console prints to stdout."},
 	{"exporters[].name", KEY_NAME, FIELD(exporter_config, name), .min = 1, .max = 63,
@@ -87,9 +87,8 @@ const struct key config_keys[] = {
          .help = "Base URL; `v1/traces` is appended."},
 	{"exporters[].protocol", KEY_WORD, .words = protocol_words, .def = "http/protobuf",
          .only = ONLY_OTLP, .help = "OTLP's encoding and transport."},
-	{"exporters[].headers", KEY_PAIRS, FIELD(exporter_config, headers), .max = 16 * KIB,
-         .def_shown = "none", .only = ONLY_OTLP,
-         .help = "HTTP headers of each request. Printed masked."},
+	{"exporters[].headers", KEY_PAIRS, .max = 16ull * KIB, .def_shown = "none",
+         .only = ONLY_OTLP, .help = "HTTP headers of each request. Printed masked."},
 	{"exporters[].compression", KEY_WORD, .words = compression_words, .def = "none",
          .only = ONLY_OTLP, .help = "Of request bodies."},
 	{"exporters[].timeout", KEY_DURATION, FIELD(exporter_config, timeout_ns), .min = 1000000,

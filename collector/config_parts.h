@@ -57,6 +57,7 @@ enum key_only { ONLY_ANY, ONLY_CONSOLE, ONLY_OTLP };
 struct key {
 	const char *path; // "section.key"; an exporter's: "exporters[].key"
 	enum key_kind kind;
+	enum key_only only;
 	size_t offset, size; // of the field; size 0: there is none, one value is accepted
 	uint64_t min, max;   // inclusive; of a text: bytes
 	const struct word *words;
@@ -64,7 +65,6 @@ struct key {
 	const char *def_shown; // in the reference, where def says too little
 	const char *flag, *env;
 	size_t flag_offset; // in struct config_flags
-	enum key_only only;
 	const char *help;
 };
 

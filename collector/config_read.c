@@ -346,7 +346,8 @@ static void read_exporter(struct reader *r, yaml_node_t *node, struct exporter_c
 	if (!find_value(r, node, "content"))
 		e->content = e->type == EXPORTER_CONSOLE;
 	check_name(r, &s, node, e);
-	if (r->faults->count == faults) // else the type itself may be what is wrong
+	if (r->faults->count == faults &&
+	    !r->faults->no_memory) // else the type itself may be what is wrong
 		check_type(r, &s, node, e->type);
 }
 

@@ -9,8 +9,9 @@
 #include "base/clock.h"
 
 // the largest first: a value is printed in the first that divides it
-const struct unit size_units[] = {{"GiB", 1024 * MIB}, {"MiB", MIB}, {"KiB", KIB}, {"B", 1}, {0}};
-const struct unit duration_units[] = {{"d", 24 * 3600 * NS_PER_S},
+const struct unit size_units[] = {
+	{"GiB", 1024ull * MIB}, {"MiB", MIB}, {"KiB", KIB}, {"B", 1}, {0}};
+const struct unit duration_units[] = {{"d", 24 * 3600ull * NS_PER_S},
                                       {"h", 3600 * NS_PER_S},
                                       {"m", 60 * NS_PER_S},
                                       {"s", NS_PER_S},

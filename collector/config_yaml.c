@@ -5,10 +5,10 @@
 /* What libyaml could not read. A bad byte has an offset; all else has a mark. */
 static void syntax_fault(const yaml_parser_t *p, const char *text, size_t len, struct faults *f)
 {
-	const char *problem = p->problem ? p->problem : "unreadable";
 	struct place at = {p->problem_mark.line + 1, p->problem_mark.column + 1, ""};
 
-	if (p->error == YAML_MEMORY_ERROR) {
+	// its loader fails without an error or a problem when it gets no memory
+	if (p->error == YAML_MEMORY_ERROR || !p->problem) {
 		f->no_memory = true;
 		return;
 	}
@@ -20,7 +20,7 @@ static void syntax_fault(const yaml_parser_t *p, const char *text, size_t len, s
 			at.column = text[i] == '\n' ? 1 : at.column + 1;
 		}
 	}
-	fault(f, &at, "is not YAML: %s", problem);
+	fault(f, &at, "is not YAML: %s", p->problem);
 }
 
 /* Features whose absence keeps a configuration what it looks like. */
@@ -128,7 +128,6 @@ void config_read(struct config *c, const char *text, size_t len, struct faults *
 {
 	yaml_document_t doc;
 	yaml_parser_t p;
-
 	size_t before = f->count;
 
 	if (!check_events(text, len, f) || !start(&p, text, len, f))
@@ -136,7 +135,7 @@ void config_read(struct config *c, const char *text, size_t len, struct faults *
 	if (yaml_parser_load(&p, &doc)) {
 		config_read_document(c, &doc, f);
 		yaml_document_delete(&doc);
-	} else if (f->count == before || p.error == YAML_MEMORY_ERROR) {
+	} else if (f->count == before || !p.problem) {
 		syntax_fault(&p, text, len, f); // else an alias without an anchor, said already
 	}
 	yaml_parser_delete(&p);

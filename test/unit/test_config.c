@@ -34,7 +34,7 @@ static struct loaded load_flags(const struct config_flags *flags)
 
 	assert_non_null(errors);
 	l.rc = config_load(&l.config, flags, errors);
-	fclose(errors);
+	(void)fclose(errors);
 	return l;
 }
 
@@ -76,7 +76,7 @@ static char *print(const struct config *c)
 
 	assert_non_null(out);
 	config_print(c, out);
-	fclose(out);
+	(void)fclose(out);
 	return text;
 }
 
@@ -720,7 +720,8 @@ static void default_places_follow_the_user(void **state)
 		{7, "", "", NULL, "/tmp/sidelight-7/sidelight.sock", "/var/lib/sidelight"},
 	};
 
-	char *home = getenv("HOME") ? strdup(getenv("HOME")) : NULL;
+	const char *was = getenv("HOME");
+	char *home = was ? strdup(was) : NULL;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
 		clear_env();
 		unsetenv("HOME");
@@ -848,7 +849,7 @@ static char *read_reference(void)
 	if (in && text)
 		text[fread(text, 1, 64 * KIB - 1, in)] = '\0';
 	if (in)
-		fclose(in);
+		(void)fclose(in);
 	return text;
 }
 
