@@ -1,0 +1,465 @@
+/* The exporters' loop over a store and a destination that do as they are told. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "export/export.h"
+#include "export/sink.h"
+#include "store/commit.h"
+#include "store/store.h"
+
+enum { MAX_SPANS = 20000, MAX_SCRIPT = 8, CHUNK = 1000, EXPORTERS = 2 };
+
+/* --- a store: spans with the numbers from `oldest` to `next` --- */
+
+struct store {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	uint64_t oldest, next;
+	uint64_t cursors[EXPORTERS];
+	unsigned cursor_commits;
+	int read_errors; // so many reads fail
+};
+
+static struct store store = {.lock = PTHREAD_MUTEX_INITIALIZER,
+                             .changed = PTHREAD_COND_INITIALIZER};
+
+static uint64_t at_least(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+static int fake_index(const char *name)
+{
+	return strcmp(name, "second") == 0;
+}
+
+int store_read(struct store *s, uint64_t from_seq, size_t max_bytes, struct buf *out,
+               struct store_chunk *ret)
+{
+	pthread_mutex_lock(&s->lock);
+	int err = s->read_errors > 0 ? ERR_CORRUPT : 0;
+	s->read_errors -= err != 0;
+	buf_clear(out);
+	uint64_t first = at_least(from_seq, s->oldest);
+	uint64_t count = s->next > first ? s->next - first : 0;
+	count = count > CHUNK ? CHUNK : count;
+	if (!err) {
+		*ret = (struct store_chunk){first, first + count, first - from_seq, count};
+		buf_extend(out, count == CHUNK ? max_bytes : count);
+	}
+	pthread_mutex_unlock(&s->lock);
+	return err;
+}
+
+int chunk_each(const struct buf *chunk, const struct store_chunk *range, store_span_fn *fn,
+               void *ctx)
+{
+	for (uint64_t i = 0; i < range->count; i++)
+		if (!fn(ctx, &(struct span_record){.seq = range->first_seq + i}))
+			break;
+	return 0;
+}
+
+int store_cursor(struct store *s, const char *name, bool from_beginning, uint64_t *ret_seq)
+{
+	*ret_seq = s->cursors[fake_index(name)];
+	return 0;
+}
+
+uint64_t store_pending(struct store *s, uint64_t seq)
+{
+	pthread_mutex_lock(&s->lock);
+	uint64_t first = at_least(seq, s->oldest);
+	uint64_t n = s->next > first ? s->next - first : 0;
+	pthread_mutex_unlock(&s->lock);
+	return n;
+}
+
+void commit_cursor(struct store *s, const char *name, uint64_t seq)
+{
+	pthread_mutex_lock(&s->lock);
+	assert_true(seq >= s->cursors[fake_index(name)]);
+	s->cursors[fake_index(name)] = seq;
+	s->cursor_commits++;
+	pthread_cond_broadcast(&s->changed);
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* --- a destination that follows a script, then delivers all it gets --- */
+
+struct fake_sink {
+	struct sink sink;
+	const struct sink_host *host;
+	struct outcome_report script[MAX_SCRIPT];
+	uint64_t scripted, tries;
+	bool hangs;
+	uint64_t seen[MAX_SPANS]; // tries of each span that ended in DELIVERED
+	uint64_t last;            // the span that was delivered last
+	bool in_order;
+};
+
+static struct fake_sink sinks[EXPORTERS];
+
+static void hang(const struct fake_sink *f)
+{
+	struct pollfd p = {.fd = f->host->abort_fd, .events = POLLIN};
+
+	while (poll(&p, 1, -1) < 0)
+		;
+}
+
+static void fake_send(struct sink *sink, const struct span_record *spans, size_t count,
+                      struct outcome_report *ret)
+{
+	struct fake_sink *f = (struct fake_sink *)sink;
+
+	pthread_mutex_lock(&store.lock);
+	*ret = (struct outcome_report){.outcome = OUTCOME_DELIVERED, .taken = count, .hint = ""};
+	if (f->tries < f->scripted)
+		*ret = f->script[f->tries];
+	if (ret->taken == 0 || ret->taken > count)
+		ret->taken = count;
+	f->tries++;
+	for (size_t i = 0; ret->outcome == OUTCOME_DELIVERED && i < ret->taken && !f->hangs; i++) {
+		f->in_order = f->in_order && spans[i].seq == f->last + 1;
+		f->last = spans[i].seq;
+		f->seen[spans[i].seq]++;
+	}
+	pthread_cond_broadcast(&store.changed);
+	pthread_mutex_unlock(&store.lock);
+	if (f->hangs) {
+		hang(f);
+		ret->outcome = OUTCOME_ABORTED;
+	}
+}
+
+static void fake_rest(struct sink *sink)
+{
+}
+
+static const struct sink_ops fake_ops = {
+	.send = fake_send,
+	.rest = fake_rest,
+	.close = fake_rest,
+	.pace_ns = NS_PER_MS,
+};
+
+int otlp_http_open(struct sink **ret, const struct exporter_config *config,
+                   const struct sink_host *host)
+{
+	struct fake_sink *f = &sinks[fake_index(config->name)];
+
+	f->host = host;
+	*ret = &f->sink;
+	return 0;
+}
+
+int console_open(struct sink **ret, const struct exporter_config *config,
+                 const struct sink_host *host)
+{
+	return -ENOENT;
+}
+
+/* --- the tests' own --- */
+
+static char first_name[] = "first", second_name[] = "second";
+static struct exporter_config exporter_configs[EXPORTERS] = {
+	{.name = first_name, .type = EXPORTER_OTLP},
+	{.name = second_name, .type = EXPORTER_OTLP},
+};
+static struct config config;
+static struct stats *stats;
+static struct exporters *exporters;
+
+static int setup(void **state)
+{
+	log_set_level(LOG_ERROR + 1);
+	store.oldest = store.next = 1;
+	store.cursor_commits = 0;
+	store.read_errors = 0;
+	memset(sinks, 0, sizeof(sinks));
+	for (int i = 0; i < EXPORTERS; i++) {
+		store.cursors[i] = 1;
+		sinks[i].sink.ops = &fake_ops;
+		sinks[i].in_order = true;
+	}
+	config = (struct config){.exporters = exporter_configs, .exporter_count = 1};
+	stats = calloc(1, sizeof(*stats));
+	exporters = NULL;
+	return stats ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+	exporters_stop(exporters, 0);
+	free(stats);
+	return 0;
+}
+
+static void start(void)
+{
+	assert_int_equal(exporters_start(&exporters, &config, &store, stats), 0);
+}
+
+static void stop(uint64_t grace_ns)
+{
+	exporters_stop(exporters, grace_ns);
+	exporters = NULL;
+}
+
+static void script(unsigned i, struct outcome_report r)
+{
+	r.hint = "";
+	sinks[i].script[sinks[i].scripted++] = r;
+}
+
+static void add_spans(uint64_t n)
+{
+	pthread_mutex_lock(&store.lock);
+	store.next += n;
+	pthread_mutex_unlock(&store.lock);
+	if (exporters)
+		exporters_notify(exporters);
+}
+
+static void wait_until(uint64_t *value, uint64_t least)
+{
+	struct timespec limit;
+
+	clock_gettime(CLOCK_REALTIME, &limit);
+	limit.tv_sec += 20;
+	int err = 0;
+	pthread_mutex_lock(&store.lock);
+	while (*value < least && !err)
+		err = pthread_cond_timedwait(&store.changed, &store.lock, &limit);
+	pthread_mutex_unlock(&store.lock);
+	assert_int_equal(err, 0);
+}
+
+/* After stop(): delivered + rejected + evicted + pending is what was stored. */
+static void assert_ledger(unsigned i, uint64_t delivered, uint64_t rejected, uint64_t evicted)
+{
+	const struct exporter_stats *e = &stats->exporters[i];
+
+	assert_int_equal(stat_get(&e->delivered), delivered);
+	assert_int_equal(stat_get(&e->rejected), rejected);
+	assert_int_equal(stat_get(&e->evicted), evicted);
+	assert_int_equal(stat_get(&e->pending), store.next - 1 - delivered - rejected - evicted);
+}
+
+static void what_is_stored_is_delivered_once_and_in_order(void **state)
+{
+	add_spans(3 * CHUNK + 7);
+	start();
+	wait_until(&store.cursors[0], store.next);
+	stop(NS_PER_S);
+	assert_true(sinks[0].in_order);
+	assert_int_equal(sinks[0].last, 3 * CHUNK + 7);
+	assert_ledger(0, 3 * CHUNK + 7, 0, 0);
+}
+
+static void new_spans_wake_a_sleeping_exporter(void **state)
+{
+	start();
+	for (uint64_t i = 0; i < 5; i++) {
+		add_spans(10);
+		wait_until(&store.cursors[0], store.next);
+	}
+	stop(NS_PER_S);
+	assert_true(sinks[0].in_order);
+	assert_ledger(0, 50, 0, 0);
+}
+
+static void the_first_position_is_kept_before_any_delivery(void **state)
+{
+	start();
+	stop(NS_PER_S);
+	assert_true(store.cursor_commits > 0);
+	assert_int_equal(sinks[0].tries, 0);
+}
+
+static void a_failed_try_is_made_again_with_the_same_spans(void **state)
+{
+	script(0, (struct outcome_report){.outcome = OUTCOME_RETRY, .message = "no"});
+	script(0, (struct outcome_report){.outcome = OUTCOME_RETRY, .message = "no"});
+	add_spans(100);
+	start();
+	wait_until(&store.cursors[0], store.next);
+	stop(NS_PER_S);
+	assert_int_equal(sinks[0].tries, 3);
+	assert_true(sinks[0].in_order);
+	assert_int_equal(stat_get(&stats->exporters[0].failures), 2);
+	assert_ledger(0, 100, 0, 0);
+}
+
+static void refused_spans_are_counted_by_reason_and_passed_over(void **state)
+{
+	script(0, (struct outcome_report){
+			  .outcome = OUTCOME_REFUSED, .reason = REJECTED_HTTP_400, .taken = 30});
+	add_spans(100);
+	start();
+	wait_until(&store.cursors[0], store.next);
+	stop(NS_PER_S);
+	assert_int_equal(stat_get(&stats->exporters[0].rejected_by[REJECTED_HTTP_400]), 30);
+	assert_ledger(0, 70, 30, 0);
+}
+
+static void a_partial_success_is_not_sent_again(void **state)
+{
+	script(0, (struct outcome_report){.outcome = OUTCOME_DELIVERED,
+	                                  .reason = REJECTED_PARTIAL_SUCCESS,
+	                                  .refused = 4});
+	add_spans(10);
+	start();
+	wait_until(&store.cursors[0], store.next);
+	stop(NS_PER_S);
+	assert_int_equal(sinks[0].tries, 1);
+	assert_int_equal(stat_get(&stats->exporters[0].rejected_by[REJECTED_PARTIAL_SUCCESS]), 4);
+	assert_ledger(0, 6, 4, 0);
+}
+
+static void what_a_try_leaves_goes_into_the_next_one(void **state)
+{
+	for (size_t i = 0; i < 4; i++)
+		script(0, (struct outcome_report){.outcome = OUTCOME_DELIVERED, .taken = i + 1});
+	script(0, (struct outcome_report){.outcome = OUTCOME_SMALLER});
+	add_spans(100);
+	start();
+	wait_until(&store.cursors[0], store.next);
+	stop(NS_PER_S);
+	assert_int_equal(sinks[0].tries, 6);
+	assert_true(sinks[0].in_order);
+	assert_ledger(0, 100, 0, 0);
+}
+
+static void what_retention_took_is_counted_as_evicted(void **state)
+{
+	add_spans(100);
+	store.oldest = 41;
+	start();
+	wait_until(&store.cursors[0], store.next);
+	stop(NS_PER_S);
+	assert_ledger(0, 60, 0, 40);
+}
+
+static void all_of_it_may_be_evicted(void **state)
+{
+	add_spans(100);
+	store.oldest = store.next;
+	start();
+	add_spans(1);
+	wait_until(&store.cursors[0], store.next);
+	stop(NS_PER_S);
+	assert_ledger(0, 1, 0, 100);
+}
+
+static void a_store_that_can_not_be_read_is_tried_again(void **state)
+{
+	store.read_errors = 1;
+	add_spans(10);
+	start();
+	wait_until(&store.cursors[0], store.next);
+	stop(NS_PER_S);
+	assert_ledger(0, 10, 0, 0);
+}
+
+static void stopping_delivers_what_is_stored(void **state)
+{
+	add_spans(5 * CHUNK);
+	start();
+	stop(20 * NS_PER_S);
+	assert_ledger(0, 5 * CHUNK, 0, 0);
+}
+
+static void stopping_ends_a_hanging_try_after_the_grace(void **state)
+{
+	sinks[0].hangs = true;
+	add_spans(10);
+	start();
+	wait_until(&sinks[0].tries, 1);
+	uint64_t before = clock_mono_ns();
+	stop(100 * NS_PER_MS);
+	assert_in_range(clock_mono_ns() - before, 100 * NS_PER_MS, 5 * NS_PER_S);
+	assert_int_equal(store.cursors[0], 1);
+	assert_ledger(0, 0, 0, 0);
+}
+
+static void stopping_does_not_wait_for_a_backend_that_is_down(void **state)
+{
+	for (int i = 0; i < MAX_SCRIPT; i++)
+		script(0, (struct outcome_report){.outcome = OUTCOME_RETRY, .message = "down"});
+	add_spans(10);
+	start();
+	wait_until(&sinks[0].tries, 2);
+	uint64_t before = clock_mono_ns();
+	stop(60 * NS_PER_S);
+	assert_true(clock_mono_ns() - before < 10 * NS_PER_S);
+	assert_int_equal(store.cursors[0], 1);
+	assert_ledger(0, 0, 0, 0);
+}
+
+static void a_server_that_asked_us_to_stay_away_gets_no_last_try(void **state)
+{
+	script(0, (struct outcome_report){.outcome = OUTCOME_RETRY,
+	                                  .message = "later",
+	                                  .retry_after_ns = 300 * NS_PER_S});
+	add_spans(10);
+	start();
+	wait_until(&sinks[0].tries, 1);
+	stop(60 * NS_PER_S);
+	assert_int_equal(sinks[0].tries, 1);
+	assert_ledger(0, 0, 0, 0);
+}
+
+static void a_hanging_exporter_holds_up_no_other(void **state)
+{
+	config.exporter_count = 2;
+	sinks[0].hangs = true;
+	add_spans(10);
+	start();
+	wait_until(&sinks[0].tries, 1);
+	for (int i = 0; i < 3; i++) {
+		add_spans(10);
+		wait_until(&store.cursors[1], store.next);
+	}
+	stop(0);
+	assert_ledger(0, 0, 0, 0);
+	assert_ledger(1, 40, 0, 0);
+}
+
+#define test(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		test(what_is_stored_is_delivered_once_and_in_order),
+		test(new_spans_wake_a_sleeping_exporter),
+		test(the_first_position_is_kept_before_any_delivery),
+		test(a_failed_try_is_made_again_with_the_same_spans),
+		test(refused_spans_are_counted_by_reason_and_passed_over),
+		test(a_partial_success_is_not_sent_again),
+		test(what_a_try_leaves_goes_into_the_next_one),
+		test(what_retention_took_is_counted_as_evicted),
+		test(all_of_it_may_be_evicted),
+		test(a_store_that_can_not_be_read_is_tried_again),
+		test(stopping_delivers_what_is_stored),
+		test(stopping_ends_a_hanging_try_after_the_grace),
+		test(stopping_does_not_wait_for_a_backend_that_is_down),
+		test(a_server_that_asked_us_to_stay_away_gets_no_last_try),
+		test(a_hanging_exporter_holds_up_no_other),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
