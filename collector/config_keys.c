@@ -3,7 +3,6 @@
 #include <assert.h>
 #include <errno.h>
 
-// NOLINTNEXTLINE(bugprone-macro-parentheses): a tag can have none
 #define FIELD(s, f) .offset = offsetof(struct s, f), .size = sizeof(((struct s *)NULL)->f)
 #define FLAG(f, name) .flag = (name), .flag_offset = offsetof(struct config_flags, f)
 #define DAY_NS (24 * 3600ull * 1000000000)
