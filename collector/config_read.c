@@ -315,12 +315,15 @@ static void check_name(struct reader *r, const struct scope *s, const yaml_node_
 {
 	char path[CONFIG_PATH_MAX];
 	const struct config *c = r->config;
+	const yaml_node_t *node = find_value(r, map, "name");
 
-	for (const struct exporter_config *o = c->exporters; e->name && o < e; o++) {
+	if (!node || !e->name)
+		return;
+	join_path(path, s->shown, "name");
+	struct place at = place_of(node->start_mark, path);
+	for (const struct exporter_config *o = c->exporters; o < e; o++) {
 		if (!o->name || strcmp(o->name, e->name) != 0)
 			continue;
-		join_path(path, s->shown, "name");
-		struct place at = place_of(find_value(r, map, "name")->start_mark, path);
 		fault(r->faults, &at, "'%s' is exporters[%zu] already, must be unique", e->name,
 		      (size_t)(o - c->exporters));
 		return;
