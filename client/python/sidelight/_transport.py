@@ -26,6 +26,7 @@ _MS = 1_000_000
 _BACKOFF_MIN_NS = 50 * _MS
 _BACKOFF_MAX_NS = 2000 * _MS
 _WRITE_BUDGET = 256 * 1024  # bytes that one emit writes at most
+_MAX_INBOX = 10_000
 _SNDBUF = 212_992  # the kernel doubles it; more needs a privilege
 _AGAIN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.EINTR)
 
@@ -77,7 +78,10 @@ class Transport:
 
     def emit(self, frame: bytes) -> None:
         self._check_pid()
-        self._inbox.append(frame)
+        if len(self._inbox) < _MAX_INBOX:
+            self._inbox.append(frame)
+        else:  # whoever has the lock doesn't get to run
+            self._dropped += 1
         self._pump()
 
     def flush(self, timeout: float) -> bool:
@@ -149,6 +153,9 @@ class Transport:
         while self._lock.acquire(False):
             try:
                 self._turn()
+            except BaseException:  # a signal's, in the middle: a new connection is in step again
+                self._disconnect()
+                raise
             finally:
                 self._lock.release()
             if not self._inbox:

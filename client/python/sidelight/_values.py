@@ -10,6 +10,8 @@ import sys
 from itertools import islice
 from typing import Any
 
+from ._messages import message
+
 MAX_TEXT = 64 * 1024  # bytes of one string
 MAX_DEPTH = 8  # containers in one another, below a message's field
 MAX_NODES = 20_000  # elements of all containers of one message
@@ -63,43 +65,6 @@ def text(value: Any) -> str:
         return str.__str__(value) if isinstance(value, str) else str(value)
     except Exception:
         return f"<{type(value).__name__}>"
-
-
-def message(msg: Any, role: str) -> dict[str, Any]:
-    """A LangChain message as the protocol words it, read from its fields.
-
-    Never through repr() or model_dump(): they cost a hundred times as much.
-    """
-    out: dict[str, Any] = {"role": ROLES.get(role) or getattr(msg, "role", None) or role}
-    out["content"] = msg.content
-    name = getattr(msg, "name", None)
-    if name:
-        out["name"] = name
-    calls = getattr(msg, "tool_calls", None)
-    broken = getattr(msg, "invalid_tool_calls", None)
-    if calls or broken:
-        out["tool_calls"] = [
-            {"id": call.get("id"), "name": call.get("name"), "args": call.get("args")}
-            for call in [*(calls or ()), *(broken or ())]
-        ]
-    call_id = getattr(msg, "tool_call_id", None)
-    if call_id:
-        out["tool_call_id"] = call_id
-    return out
-
-
-ROLES = {
-    "human": "user",
-    "HumanMessageChunk": "user",
-    "ai": "assistant",
-    "AIMessageChunk": "assistant",
-    "system": "system",
-    "SystemMessageChunk": "system",
-    "tool": "tool",
-    "ToolMessageChunk": "tool",
-    "function": "tool",
-    "FunctionMessageChunk": "tool",
-}
 
 
 class Cleaner:

@@ -17,7 +17,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.tracers.context import register_configure_hook
 
 from ._api import end_run, error_of, guarded, parent_within, run_event, start_run
-from ._values import message
+from ._messages import answer, any_message, conversation, is_agent, last_words, name_of
 
 __all__ = ["SidelightCallbackHandler", "install"]
 
@@ -161,7 +161,7 @@ class SidelightCallbackHandler(BaseCallbackHandler):
         metadata: Optional[dict[str, Any]] = None,
         **kwargs: Any,
     ) -> None:
-        prompt = [_message(msg) for msg in messages[0]] if messages else None
+        prompt = [any_message(msg) for msg in messages[0]] if messages else None
         self._model_start(serialized, prompt, run_id, parent_run_id, tags, metadata, kwargs)
 
     @guarded
@@ -201,7 +201,7 @@ class SidelightCallbackHandler(BaseCallbackHandler):
             metadata,
             attrs,
             kind="llm",
-            name=_name(serialized, kwargs),
+            name=name_of(serialized, kwargs),
             model=known.get("ls_model_name") or asked.get("model") or asked.get("model_name"),
             provider=known.get("ls_provider"),
             input=prompt,
@@ -219,12 +219,12 @@ class SidelightCallbackHandler(BaseCallbackHandler):
 
     @guarded
     def on_llm_end(self, response: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        self._end(run_id, **_answer(response))
+        self._end(run_id, **answer(response))
 
     @guarded
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         response = kwargs.get("response")
-        fields = _answer(response) if response is not None else {}
+        fields = answer(response) if response is not None else {}
         if not any(msg["content"] or msg.get("tool_calls") for msg in fields.get("output", ())):
             fields.pop("output", None)
         status = getattr(error, "status_code", None)
@@ -246,17 +246,17 @@ class SidelightCallbackHandler(BaseCallbackHandler):
         metadata: Optional[dict[str, Any]] = None,
         **kwargs: Any,
     ) -> None:
-        name = _name(serialized, kwargs)
+        name = name_of(serialized, kwargs)
         root = parent_run_id is None
         self._start(
             run_id,
             parent_run_id,
             metadata,
             {},
-            kind="agent" if root or _is_agent(name, metadata) else "chain",
+            kind="agent" if root or is_agent(name, metadata) else "chain",
             name=name,
             # Inside, every node gets the whole conversation once more.
-            input=_conversation(inputs) if root else None,
+            input=conversation(inputs) if root else None,
             tags=tags,
         )
 
@@ -264,7 +264,7 @@ class SidelightCallbackHandler(BaseCallbackHandler):
     def on_chain_end(
         self, outputs: Any, *, run_id: UUID, parent_run_id: Optional[UUID] = None, **kwargs: Any
     ) -> None:
-        self._end(run_id, output=_last_words(outputs) if parent_run_id is None else None)
+        self._end(run_id, output=last_words(outputs) if parent_run_id is None else None)
 
     @guarded
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
@@ -308,7 +308,7 @@ class SidelightCallbackHandler(BaseCallbackHandler):
             metadata,
             attrs,
             kind="tool",
-            name=_name(serialized, kwargs),
+            name=name_of(serialized, kwargs),
             input=inputs if inputs is not None else input_str,
             tags=tags,
         )
@@ -343,7 +343,7 @@ class SidelightCallbackHandler(BaseCallbackHandler):
             metadata,
             {},
             kind="retriever",
-            name=_name(serialized, kwargs),
+            name=name_of(serialized, kwargs),
             input=query,
             tags=tags,
         )
@@ -431,87 +431,3 @@ def install() -> None:
         _hook = _Hook()
         # A run that has a handler of this class already gets no second one.
         register_configure_hook(cast(Any, _hook), True, SidelightCallbackHandler)
-
-
-def _name(serialized: Any, kwargs: dict[str, Any]) -> Optional[str]:
-    name: Optional[str] = kwargs.get("name")
-    if name or not serialized:
-        return name
-    path = serialized.get("id")
-    return serialized.get("name") or (path[-1] if path else None)
-
-
-def _is_agent(name: Optional[str], metadata: Optional[dict[str, Any]]) -> bool:
-    """A graph inside another run: an agent that is a tool or a node of another one."""
-    return name == "LangGraph" or (bool(name) and (metadata or {}).get("lc_agent_name") == name)
-
-
-def _message(msg: Any) -> Any:
-    """A message in any of the forms that LangChain takes."""
-    kind = getattr(msg, "type", None)
-    if kind is not None and hasattr(msg, "content"):
-        return message(msg, kind)
-    if isinstance(msg, str):
-        return {"role": "user", "content": msg}
-    if isinstance(msg, (tuple, list)) and len(msg) == 2:
-        return {"role": msg[0], "content": msg[1]}
-    return msg
-
-
-def _conversation(inputs: Any) -> Any:
-    messages = inputs.get("messages") if isinstance(inputs, dict) else None
-    if isinstance(messages, list):
-        return [_message(msg) for msg in messages]
-    if messages is not None:
-        return [_message(messages)]
-    return inputs
-
-
-def _last_words(outputs: Any) -> Any:
-    """The answer of a root run: of a conversation the last message."""
-    messages = outputs.get("messages") if isinstance(outputs, dict) else None
-    if isinstance(messages, list) and messages:
-        return [_message(messages[-1])]
-    if hasattr(outputs, "content") and hasattr(outputs, "type"):
-        return [_message(outputs)]
-    return outputs
-
-
-def _answer(response: Any) -> dict[str, Any]:
-    """What an LLMResult says, as fields of an end."""
-    choices = response.generations[0] if response.generations else []
-    told = response.llm_output or {}
-    output, finish = [], []
-    usage = metadata = response_id = None
-    for choice in choices:
-        msg = getattr(choice, "message", None)
-        info = getattr(choice, "generation_info", None) or {}
-        if msg is None:
-            output.append({"role": "assistant", "content": choice.text})
-            metadata = metadata or info
-        else:
-            output.append(message(msg, "assistant"))
-            info = {**info, **(msg.response_metadata or {})}
-            metadata = metadata or info
-            usage = usage or getattr(msg, "usage_metadata", None)
-            response_id = response_id or _response_id(msg)
-        reason = info.get("finish_reason") or info.get("stop_reason")
-        if reason:
-            finish.append(reason)
-    metadata = metadata or {}
-    fields: dict[str, Any] = {
-        "output": output,
-        "usage": usage or told.get("token_usage") or told.get("usage"),
-        "model": metadata.get("model_name") or metadata.get("model") or told.get("model_name"),
-        "finish": finish[0] if len(finish) == 1 else finish or None,
-    }
-    response_id = response_id or told.get("id")
-    if response_id:
-        fields["attrs"] = {"gen_ai.response.id": response_id}
-    return fields
-
-
-def _response_id(msg: Any) -> Optional[str]:
-    """The provider's id of an answer, not the one that LangChain makes up."""
-    found = (msg.response_metadata or {}).get("id") or msg.id
-    return None if not found or found.startswith(("lc_", "run-")) else found
