@@ -70,8 +70,8 @@ def ask(model, question, stream=False):
 
 
 def show(model, what, began, answer):
-    line = f"{model:<12} {what:<20} {time.monotonic() - began:5.2f} s  {' '.join(answer.split())}"
-    print(line if len(line) <= 98 else line[:97] + "…", flush=True)
+    line = f"  {model:<11}  {what:<19}  {time.monotonic() - began:4.2f} s  {' '.join(answer.split())}"
+    print(line if len(line) <= 100 else line[:99] + "…", flush=True)
 
 
 def scene(model, what, question):
@@ -108,7 +108,7 @@ def kill_in_mid_call(child):
     inside_the_call()
     child.kill()
     child.wait()
-    show(MODELS[0], "killed in mid-call", began, f"SIGKILL to process {child.pid} while the model thought")
+    show(MODELS[0], "killed in mid-call", began, f"SIGKILL to process {child.pid} while it waits for the model")
 
 
 def everything():
@@ -142,4 +142,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
