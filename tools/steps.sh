@@ -62,6 +62,6 @@ step() {
 		return 0
 	fi
 	printf '%6s s  %sfailed (%s)%s\n' "$(seconds "$began")" "$red" "$status" "$plain" >&2
-	tail -n "${shown:-60}" "$log" | sed 's/^/    /' >&2
+	grep -v '^\[[0-9]*/[0-9]*\] [CL]' "$log" | tail -n "${shown:-60}" | sed 's/^/    /' >&2
 	return "$status"
 }
