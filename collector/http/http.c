@@ -63,38 +63,38 @@ static enum MHD_Result add_pair(void *ctx, enum MHD_ValueKind kind, const char *
 	return MHD_YES;
 }
 
-struct header_count {
-	const char *name;
-	unsigned count;
+/* What a request's headers say that concerns us. */
+struct headers {
+	unsigned hosts, lengths, encodings;
+	const char *host, *length;
+	bool is_bad; // a name that others may read as another one
 };
 
-static enum MHD_Result count_header(void *ctx, enum MHD_ValueKind kind, const char *key,
-                                    const char *value)
+static enum MHD_Result read_header(void *ctx, enum MHD_ValueKind kind, const char *name,
+                                   const char *value)
 {
-	struct header_count *c = ctx;
+	struct headers *h = ctx;
 
-	c->count += strcasecmp(key, c->name) == 0;
+	if (strcasecmp(name, MHD_HTTP_HEADER_HOST) == 0) {
+		h->hosts++;
+		h->host = value;
+	} else if (strcasecmp(name, MHD_HTTP_HEADER_CONTENT_LENGTH) == 0) {
+		h->lengths++;
+		h->length = value;
+	} else if (strcasecmp(name, MHD_HTTP_HEADER_TRANSFER_ENCODING) == 0) {
+		h->encodings++;
+	} else if (name[strcspn(name, " \t")]) {
+		h->is_bad = true;
+	}
 	return MHD_YES;
 }
 
-static const char *header(struct MHD_Connection *mc, const char *name, unsigned *ret_count)
-{
-	struct header_count c = {.name = name};
-
-	MHD_get_connection_values(mc, MHD_HEADER_KIND, count_header, &c);
-	*ret_count = c.count;
-	return MHD_lookup_connection_value(mc, MHD_HEADER_KIND, name);
-}
-
 /* A Unix socket's permissions say who may ask; a TCP port is open to any page in a browser. */
-static bool check_host(struct answer *a, const struct http *h, struct MHD_Connection *mc)
+static bool check_host(struct answer *a, const struct http *h, const struct headers *headers)
 {
-	unsigned count;
-	const char *host = header(mc, MHD_HTTP_HEADER_HOST, &count);
-
-	if (count != 1 || !host)
+	if (headers->hosts != 1 || !headers->host)
 		answer_error(a, 400, "bad_request", "a request has one Host header");
-	else if (!host_is_allowed(str_of(host), h->options.host))
+	else if (!host_is_allowed(str_of(headers->host), h->options.host))
 		answer_error(a, 403, "forbidden_host", "this host is not served here");
 	else
 		return true;
@@ -102,29 +102,32 @@ static bool check_host(struct answer *a, const struct http *h, struct MHD_Connec
 }
 
 /* We read none, and a body whose end two parties see differently is how requests are smuggled. */
-static bool check_no_body(struct answer *a, struct MHD_Connection *mc)
+static bool has_body(const struct headers *h)
 {
-	unsigned lengths, encodings;
-	const char *length = header(mc, MHD_HTTP_HEADER_CONTENT_LENGTH, &lengths);
+	bool has_length = h->lengths > 1 || (h->length && strcmp(h->length, "0") != 0);
 
-	header(mc, MHD_HTTP_HEADER_TRANSFER_ENCODING, &encodings);
-	if (encodings == 0 && (lengths == 0 || (lengths == 1 && length && !strcmp(length, "0"))))
-		return true;
-	answer_error(a, 400, "bad_request", "a request has no body");
-	return false;
+	return h->encodings > 0 || has_length;
 }
 
 static bool check(struct answer *a, const struct http *h, const struct conn *c,
                   struct MHD_Connection *mc, const char *method)
 {
-	if (!c->is_local && !check_host(a, h, mc))
+	struct headers headers = {0};
+
+	MHD_get_connection_values(mc, MHD_HEADER_KIND, read_header, &headers);
+	if (!c->is_local && !check_host(a, h, &headers))
 		return false;
 	if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0) {
 		answer_error(a, 405, "method_not_allowed", "only GET and HEAD are served here");
 		a->allow = "GET, HEAD";
-		return false;
+	} else if (headers.is_bad) {
+		answer_error(a, 400, "bad_request", "a header's name has no space");
+	} else if (has_body(&headers)) {
+		answer_error(a, 400, "bad_request", "a request has no body");
+	} else {
+		return true;
 	}
-	return check_no_body(a, mc);
+	return false;
 }
 
 static bool add_headers(struct MHD_Response *response, const struct answer *a)
