@@ -210,8 +210,8 @@ static int fetch(struct exporter *e)
 static void note_success(struct exporter *e)
 {
 	if (e->failure_is_logged)
-		log_info("exporter %s: delivering again after %llu s", e->config->name,
-		         (clock_mono_ns() - e->failing_since_ns) / NS_PER_S);
+		log_info("exporter %s: delivering again after %.1f s", e->config->name,
+		         (double)(clock_mono_ns() - e->failing_since_ns) / 1e9);
 	e->failure_is_logged = false;
 	e->failing_since_ns = 0;
 	retry_succeeded(&e->retry);
