@@ -13,12 +13,16 @@
 #include <stdint.h>
 
 #include "base/buf.h"
+#include "base/caps.h"
 #include "base/err.h"
 #include "base/stats.h"
 #include "core/event.h"
 #include "core/span.h"
 
 struct store;
+
+/* No block is larger: a record of several megabytes has one of its own. */
+#define STORE_BLOCK_MAX (4u * CAP_BATCH)
 
 struct store_options {
 	const char *dir;       // created 0700 when missing
@@ -35,6 +39,14 @@ struct store_options {
 MUST_CHECK int store_open(struct store **ret, const struct store_options *options,
                           char **ret_quarantine);
 void store_close(struct store *s);
+
+/** Who has the store in dir, for the message after ERR_BUSY: a process id, 0 when it can't be told.
+ */
+long store_holder(const char *dir);
+
+/** Whether the whole quota is the file's own already, so that a disk that others fill doesn't
+ * matter. */
+bool store_is_preallocated(const struct store *s);
 
 /* --- reading; thread-safe --- */
 

@@ -1,0 +1,179 @@
+/* db.h - the environment behind store.h; for the files of this room only.
+ *
+ * Databases: for each log `spans` and `spans_dir`, `observations` and `observations_dir`;
+ * `open`, `cursors`, `meta`. Both of a log's databases have the same keys, in step: the first
+ * sequence number of a block. Every block's key plus its count is the next block's key.
+ */
+#pragma once
+
+#include <lmdb.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/types.h>
+
+#include "base/caps.h"
+#include "store/batch.h"
+#include "store/commit.h"
+#include "store/store.h"
+
+enum {
+	STORE_FORMAT = 1,
+	STORE_DATABASES = 7,
+	IDLE_READERS = 8,
+	WALK_CHUNK = 256 * KIB, // copied out at a time when walking
+	WALK_CAP = STORE_BLOCK_MAX + WALK_CHUNK,
+};
+
+enum which_log { SPANS, OBSERVATIONS, LOGS };
+
+struct log {
+	MDB_dbi blocks, dir;
+	atomic_uint_fast64_t first, next; // sequence numbers; equal when it is empty
+};
+
+/* A block's entry in the directory; `count` fingerprints follow, one a record, in order. */
+struct dir_entry {
+	uint32_t count;
+	uint32_t length;           // the block's, bytes
+	uint64_t start_ns, end_ns; // unix, as in the block
+	uint64_t stored_ns;        // unix, when it was committed: what retention goes by
+};
+_Static_assert(sizeof(struct dir_entry) == 32, "32 bytes on disk");
+
+/* What an exporter noted and is not durable yet. */
+struct note {
+	char name[64];
+	uint64_t seq;
+	bool pending;
+};
+
+struct store {
+	MDB_env *env;
+	MDB_dbi meta, open, cursors;
+	struct log logs[LOGS];
+	uint64_t page_bytes, limit_pages, retention_ns;
+	struct stats *stats, unwatched; // the second one when nobody gave the first
+	int lock_fd;                    // -1: read_only
+	bool preallocated;
+
+	pthread_mutex_t readers_lock;
+	MDB_txn *readers[IDLE_READERS]; // reset, to be renewed
+	unsigned reader_count;
+
+	// commit.c
+	pthread_t thread;
+	pthread_mutex_t lock; // of all below
+	pthread_cond_t wake;
+	commit_done_fn *done;
+	void *ctx;
+	struct batch *batch; // NULL: none handed over
+	bool stopping;
+	struct note notes[CAP_EXPORTERS];
+	unsigned note_count;
+	uint64_t noted_ns; // monotonic, of the oldest pending note; 0: none
+	// the worker's own
+	uint64_t expiry_ns; // monotonic, when to look for blocks that are too old; 0: never
+	bool broken;        // a sync failed: what is on the disk can't be known any more
+};
+
+/** LMDB's codes in our words; the one place that knows them. Ours pass through, so that a function
+ * inside a transaction may return either kind. */
+int from_mdb(int code);
+
+static inline MDB_val val_of(const void *p, size_t len)
+{
+	return (MDB_val){.mv_data = (void *)(uintptr_t)p, .mv_size = len};
+}
+
+/** Opens all databases; create: 0 or MDB_CREATE. LMDB's code. */
+MUST_CHECK int open_databases(struct store *s, MDB_txn *txn, unsigned create);
+
+/** A read transaction, renewed or new; give it to reader_end(). */
+MUST_CHECK int reader_begin(struct store *s, MDB_txn **ret);
+void reader_end(struct store *s, MDB_txn *txn);
+
+/* --- log_read.c --- */
+
+/** The entry's head; ERR_CORRUPT when the value is not one. */
+MUST_CHECK int dir_entry_read(struct dir_entry *ret, const MDB_val *value);
+
+/* A place in a log's directory. */
+struct dir_cursor {
+	MDB_cursor *cursor;
+	uint64_t seq;
+	struct dir_entry entry;
+	const uint8_t *fingerprints;
+};
+
+/** To the block that holds seq, else to the first one after it. -ENOENT: neither. */
+MUST_CHECK int dir_seek(struct dir_cursor *d, uint64_t seq);
+MUST_CHECK int dir_next(struct dir_cursor *d);
+
+/* Which blocks, and how much of them. */
+struct range {
+	uint64_t from_seq, since_ns;
+	size_t max_bytes;
+};
+
+/** Copies whole blocks into out; what store_read() does, for either log. */
+MUST_CHECK int copy_blocks(struct store *s, const struct log *log, const struct range *range,
+                           struct buf *out, struct store_chunk *ret);
+
+/** Copies the last block that begins before seq; nothing of a corrupt one. -ENOENT: there is none.
+ */
+MUST_CHECK int copy_before(struct store *s, const struct log *log, uint64_t seq, struct buf *out,
+                           uint64_t *ret_seq);
+
+/** Calls fn for each record of copied blocks from first_seq on. 1 when fn said to stop. */
+MUST_CHECK int each_record(const struct buf *chunk, uint64_t first_seq, store_span_fn *fn,
+                           void *ctx);
+
+/** Every record of the log from from_seq on, chunk by chunk. */
+MUST_CHECK int walk_records(struct store *s, const struct log *log, uint64_t from_seq,
+                            uint64_t since_ns, store_span_fn *fn, void *ctx);
+
+/* --- store_read.c --- */
+
+struct observation_call {
+	store_observation_fn *fn;
+	void *ctx;
+};
+
+/** False: the record is none. */
+bool parse_observation(struct observation_record *ret, const struct span_record *rec);
+
+/** A store_span_fn over an observations block; ctx is a struct observation_call. */
+bool call_observation(void *ctx, const struct span_record *rec);
+
+/* --- verify.c --- */
+
+/** Looks at the files in dir, in a child process, since a damaged one can crash LMDB. marked: the
+ * directory is known to be ours. 0, -ENOENT (none there), ERR_CORRUPT, ERR_FOREIGN, ERR_VERSION. */
+MUST_CHECK int verify(const char *dir, uint64_t map_bytes, bool marked);
+
+/** Moves the files aside, beside where they were. *ret_path is malloc'd. */
+MUST_CHECK int quarantine(const char *dir, char **ret_path);
+
+/* --- commit.c --- */
+
+/** The position noted under name since the store was opened; false: none was. */
+bool noted_cursor(struct store *s, const char *name, uint64_t *ret_seq);
+
+/* --- evict.c --- */
+
+/* What a transaction removed. */
+struct evicted {
+	uint64_t blocks, spans;
+	uint64_t first[LOGS]; // the oldest sequence number left; 0: nothing was removed
+};
+
+/** Pages in use, as the transaction sees them: a few numbers added up, no walk. */
+uint64_t used_pages(const struct store *s, MDB_txn *txn);
+
+/** Removes the oldest blocks of both logs while more than target pages are used, and those stored
+ * before expired_ns (unix). Adds to *ret. LMDB's code or ours. */
+MUST_CHECK int evict(struct store *s, MDB_txn *txn, uint64_t target, uint64_t expired_ns,
+                     struct evicted *ret);
+
+/** When the oldest block was stored (unix ns); UINT64_MAX when there is none. */
+uint64_t oldest_stored_ns(const struct store *s, MDB_txn *txn);

@@ -1,0 +1,158 @@
+/* The open runs that outlived a commit, and the exporters' cursors: the few random keys. */
+#include <errno.h>
+#include <string.h>
+
+#include "store/db.h"
+#include "store/store.h"
+
+/* --- open runs --- */
+
+/* Copies runs after *after, with their ids, until the chunk is full or they end. */
+static int copy_open(struct store *s, const struct run_id *after, const uint8_t *trace_id,
+                     struct buf *out)
+{
+	struct open_head h;
+	struct run_id from = *after;
+	MDB_cursor *c;
+	MDB_txn *txn;
+	MDB_val k = val_of(&from, sizeof(from)), v;
+	int rc = reader_begin(s, &txn);
+
+	buf_clear(out);
+	if (rc != 0)
+		return rc;
+	rc = mdb_cursor_open(txn, s->open, &c);
+	if (rc != 0)
+		goto end;
+	rc = mdb_cursor_get(c, &k, &v, MDB_SET_RANGE);
+	if (rc == 0 && memcmp(k.mv_data, after, sizeof(*after)) == 0)
+		rc = mdb_cursor_get(c, &k, &v, MDB_NEXT);
+	for (; rc == 0 && out->len < WALK_CHUNK; rc = mdb_cursor_get(c, &k, &v, MDB_NEXT)) {
+		if (trace_id && v.mv_size >= sizeof(h)) {
+			memcpy(&h, v.mv_data, sizeof(h));
+			if (memcmp(h.trace_id, trace_id, sizeof(h.trace_id)) != 0)
+				continue;
+		}
+		struct open_change head = {.len = (uint32_t)v.mv_size};
+		memcpy(&head.run, k.mv_data, sizeof(head.run));
+		buf_append(out, &head, sizeof(head));
+		buf_append(out, v.mv_data, v.mv_size);
+	}
+	mdb_cursor_close(c);
+end:
+	reader_end(s, txn);
+	rc = rc == MDB_NOTFOUND ? 0 : from_mdb(rc);
+	return rc != 0 ? rc : buf_error(out);
+}
+
+static int walk_open(struct store *s, const uint8_t *trace_id, store_open_fn *fn, void *ctx)
+{
+	struct open_change head = {.len = 0}; // no run's id is all zero
+	struct buf chunk;
+	int rc;
+
+	buf_init(&chunk, WALK_CAP);
+	do {
+		rc = copy_open(s, &head.run, trace_id, &chunk);
+		for (size_t at = 0; at < chunk.len && rc == 0; at += head.len) {
+			memcpy(&head, chunk.data + at, sizeof(head));
+			at += sizeof(head);
+			struct str value = {(char *)chunk.data + at, head.len};
+			if (!fn(ctx, &head.run, value))
+				rc = 1;
+		}
+	} while (rc == 0 && chunk.len >= WALK_CHUNK);
+	buf_deinit(&chunk);
+	return rc == 1 ? 0 : rc;
+}
+
+int store_open_load(struct store *s, store_open_fn *fn, void *ctx)
+{
+	return walk_open(s, NULL, fn, ctx);
+}
+
+struct span_call {
+	store_span_fn *fn;
+	void *ctx;
+};
+
+static bool call_open(void *ctx, const struct run_id *run, struct str value)
+{
+	struct span_call *call = ctx;
+	struct open_parts parts;
+
+	/* Without a base it is no span, but something else that the run table keeps. */
+	if (open_parse(&parts, value) != 0 || parts.base.len == 0)
+		return true;
+	struct span_record rec = {
+		.head = parts.head.record,
+		.base = parts.base,
+		.content = parts.content,
+		.resource = parts.resource,
+	};
+	rec.head.status = STATUS_RUNNING;
+	return call->fn(call->ctx, &rec);
+}
+
+int store_open_runs(struct store *s, const uint8_t trace_id[16], store_span_fn *fn, void *ctx)
+{
+	struct span_call call = {fn, ctx};
+
+	return walk_open(s, trace_id, call_open, &call);
+}
+
+int store_open_get(struct store *s, const struct run_id *run, struct buf *out)
+{
+	MDB_val k = val_of(run, sizeof(*run)), v;
+	MDB_txn *txn;
+	int rc = reader_begin(s, &txn);
+
+	buf_clear(out);
+	if (rc != 0)
+		return rc;
+	rc = from_mdb(mdb_get(txn, s->open, &k, &v));
+	if (rc == 0) {
+		buf_append(out, v.mv_data, v.mv_size);
+		rc = buf_error(out);
+	}
+	reader_end(s, txn);
+	return rc;
+}
+
+/* --- cursors --- */
+
+static int saved_cursor(struct store *s, const char *name, uint64_t *ret_seq)
+{
+	MDB_val k = val_of(name, strlen(name)), v;
+	MDB_txn *txn;
+	int rc = reader_begin(s, &txn);
+
+	if (rc != 0)
+		return rc;
+	rc = from_mdb(mdb_get(txn, s->cursors, &k, &v));
+	if (rc == 0 && v.mv_size != sizeof(*ret_seq))
+		rc = ERR_CORRUPT;
+	if (rc == 0)
+		memcpy(ret_seq, v.mv_data, sizeof(*ret_seq));
+	reader_end(s, txn);
+	return rc;
+}
+
+int store_cursor(struct store *s, const char *name, bool from_beginning, uint64_t *ret_seq)
+{
+	const struct log *log = &s->logs[SPANS];
+	uint64_t seq = 0;
+
+	if (noted_cursor(s, name, ret_seq))
+		return 0;
+	int rc = saved_cursor(s, name, &seq);
+	if (rc != 0 && rc != -ENOENT)
+		return rc;
+	if (rc == -ENOENT) {
+		/* Noted at once: what comes between now and its first delivery is its own. */
+		seq = atomic_load(from_beginning ? &log->first : &log->next);
+		commit_cursor(s, name, seq);
+	}
+	*ret_seq = seq;
+	return 0;
+}
