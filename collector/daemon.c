@@ -1,0 +1,288 @@
+#include "daemon.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <uv.h>
+#ifdef HAVE_SYSTEMD
+#include <systemd/sd-daemon.h>
+#endif
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/stats.h"
+#include "export/export.h"
+#include "http/http.h"
+#include "ingest/ingest.h"
+#include "ingest/pipeline.h"
+#include "store/store.h"
+
+#define EXPORT_GRACE_NS (5 * NS_PER_S)
+
+struct daemon {
+	struct config *config; // borrowed
+	const struct config_flags *flags;
+	uv_loop_t loop;
+	uv_signal_t term, interrupt, hangup;
+	struct stats stats;
+	struct store *store;
+	struct ingest *ingest;
+	struct exporters *exporters;
+	struct http *http;
+};
+
+static void notify(const char *state)
+{
+#ifdef HAVE_SYSTEMD
+	sd_notify(0, state);
+#endif
+}
+
+/* --- signals --- */
+
+static void on_stop(uv_signal_t *handle, int number)
+{
+	struct daemon *d = handle->data;
+
+	log_info("%s: stopping", number == SIGTERM ? "SIGTERM" : "SIGINT");
+	uv_stop(&d->loop);
+}
+
+/* Nothing of the configuration is changed while running yet: it is checked, and compared. */
+static void on_hangup(uv_signal_t *handle, int number)
+{
+	struct daemon *d = handle->data;
+	struct config fresh;
+	char *before = NULL, *after = NULL;
+	size_t before_len = 0, after_len = 0;
+
+	if (config_load(&fresh, d->flags, stderr) < 0) {
+		log_error("SIGHUP: the configuration has errors; nothing was changed");
+		return;
+	}
+	FILE *old = open_memstream(&before, &before_len);
+	FILE *new = open_memstream(&after, &after_len);
+	if (old && new) {
+		config_print(d->config, old);
+		config_print(&fresh, new);
+	}
+	bool both = old && fclose(old) == 0 && new && fclose(new) == 0;
+	if (both && strcmp(before, after) == 0)
+		log_info("SIGHUP: the configuration is the same");
+	else
+		log_warn("SIGHUP: the configuration has changed; restart sidelightd to use it");
+	free(before);
+	free(after);
+	config_free(&fresh);
+}
+
+static void catch_signals(struct daemon *d)
+{
+	uv_signal_t *handles[] = {&d->term, &d->interrupt, &d->hangup};
+
+	signal(SIGPIPE, SIG_IGN);
+	for (int i = 0; i < 3; i++) {
+		uv_signal_init(&d->loop, handles[i]);
+		handles[i]->data = d;
+	}
+	uv_signal_start(&d->term, on_stop, SIGTERM);
+	uv_signal_start(&d->interrupt, on_stop, SIGINT);
+	uv_signal_start(&d->hangup, on_hangup, SIGHUP);
+}
+
+static void release_signals(struct daemon *d)
+{
+	uv_close((uv_handle_t *)&d->term, NULL);
+	uv_close((uv_handle_t *)&d->interrupt, NULL);
+	uv_close((uv_handle_t *)&d->hangup, NULL);
+	uv_run(&d->loop, UV_RUN_DEFAULT);
+}
+
+/* --- start, each with words for what can go wrong --- */
+
+static void say_store_error(const char *dir, int rc)
+{
+	const char *hint = "";
+
+	if (rc == ERR_BUSY)
+		hint = "; another sidelightd runs on it: stop that one, or give --data another directory";
+	else if (rc == ERR_NETWORK_FS)
+		hint = "; choose a directory on a local disk";
+	else if (rc == ERR_VERSION)
+		hint = "; use that version, or give --data another directory";
+	else if (rc == -EACCES || rc == -EPERM || rc == -EROFS)
+		hint = "; give --data a directory that can be written";
+	else if (rc == -ENOSPC)
+		hint = "; make room, or set a smaller store.size";
+	log_error("store %s: %s%s", dir, err_str(rc), hint);
+}
+
+static int open_store(struct daemon *d)
+{
+	struct store_options options = {
+	        .dir = d->config->data_dir,
+	        .bytes = d->config->store_bytes,
+	        .retention_ns = d->config->retention_ns,
+	        .stats = &d->stats,
+	};
+	char *quarantine = NULL;
+
+	int rc = store_open(&d->store, &options, &quarantine);
+	if (rc < 0)
+		say_store_error(options.dir, rc);
+	else if (quarantine)
+		log_error("the store was corrupt: it was moved to %s, and a new one begun", quarantine);
+	free(quarantine);
+	return rc;
+}
+
+static void on_committed(void *ctx)
+{
+	struct daemon *d = ctx;
+
+	if (d->exporters)
+		exporters_notify(d->exporters);
+}
+
+static int start_ingest(struct daemon *d)
+{
+	struct ingest_options options = {
+	        .config = d->config,
+	        .stats = &d->stats,
+	        .store = d->store,
+	        .loop = &d->loop,
+	        .ctx = d,
+	        .committed = on_committed,
+	};
+	const char *hint = "";
+
+	int rc = ingest_start(&d->ingest, &options);
+	if (rc == ERR_BUSY)
+		hint = "; another sidelightd answers there: stop it, or give --socket another path";
+	else if (rc == -ENOTSOCK)
+		hint = "; something that is no socket stands there and is left alone";
+	else if (rc == -ESRCH)
+		hint = "; there is no such group as ingest.group";
+	else if (rc == -ENOENT)
+		hint = "; make its directory first";
+	if (rc < 0)
+		log_error("socket %s: %s%s", d->config->socket, err_str(rc), hint);
+	return rc;
+}
+
+static void write_metrics(void *ctx, struct buf *out)
+{
+	struct daemon *d = ctx;
+
+	pipeline_write_metrics(ingest_pipeline(d->ingest), out);
+}
+
+static bool is_ready(void *ctx, char *reason, unsigned size)
+{
+	struct daemon *d = ctx;
+
+	return pipeline_is_ready(ingest_pipeline(d->ingest), reason, size);
+}
+
+static int start_http(struct daemon *d)
+{
+	const struct config *c = d->config;
+	struct http_options options = {
+	        .host = c->http_enabled ? c->http_host : NULL,
+	        .port = c->http_port,
+	        .socket_path = c->api_socket,
+	        .socket_mode = c->mode,
+	        .socket_group = c->group,
+	        .store = d->store,
+	        .stats = &d->stats,
+	        .write_metrics = write_metrics,
+	        .is_ready = is_ready,
+	        .ctx = d,
+	};
+
+	int rc = http_start(&d->http, &options);
+	if (rc == -EADDRINUSE)
+		log_error("http %s:%u: the port is taken; give --http 127.0.0.1:0 for any free one",
+		          c->http_host, c->http_port);
+	else if (rc < 0)
+		log_error("http %s: %s", c->http_enabled ? c->http_host : c->api_socket, err_str(rc));
+	return rc;
+}
+
+static int start_exporters(struct daemon *d)
+{
+	int rc = exporters_start(&d->exporters, d->config, d->store, &d->stats);
+
+	if (rc < 0)
+		log_error("exporters: %s", err_str(rc));
+	return rc;
+}
+
+static int open_door(struct daemon *d)
+{
+	int rc = ingest_open_door(d->ingest);
+
+	if (rc < 0) {
+		log_error("socket %s: %s", d->config->socket, err_str(rc));
+		return rc;
+	}
+	char http[64] = "off";
+	if (d->config->http_enabled)
+		snprintf(http, sizeof(http), strchr(d->config->http_host, ':') ? "[%s]:%u" : "%s:%u",
+		         d->config->http_host, http_port(d->http));
+	fprintf(stderr, "ready socket=%s http=%s data=%s\n", d->config->socket, http,
+	        d->config->data_dir);
+	notify("READY=1");
+	return 0;
+}
+
+static int start(struct daemon *d)
+{
+	int (*const steps[])(struct daemon *) = {
+	        open_store, start_ingest, start_http, start_exporters, open_door,
+	};
+
+	for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+		int rc = steps[i](d);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+/* The HTTP server reads what ingest owns, so it goes first; the exporters deliver what ingest's
+ * last commit brings, so they go after it. */
+static void stop(struct daemon *d)
+{
+	notify("STOPPING=1");
+	http_stop(d->http);
+	ingest_stop(d->ingest);
+	exporters_stop(d->exporters, EXPORT_GRACE_NS);
+	store_close(d->store);
+}
+
+int daemon_run(struct config *config, const struct config_flags *flags)
+{
+	struct daemon *d = calloc(1, sizeof(*d));
+
+	if (!d || uv_loop_init(&d->loop) < 0) {
+		log_error("out of memory");
+		free(d);
+		return 1;
+	}
+	d->config = config;
+	d->flags = flags;
+	prctl(PR_SET_DUMPABLE, 0); // prompts and tokens are in our memory
+	catch_signals(d);
+	int rc = start(d);
+	if (rc == 0)
+		uv_run(&d->loop, UV_RUN_DEFAULT);
+	stop(d);
+	release_signals(d);
+	uv_loop_close(&d->loop);
+	free(d);
+	return rc < 0 ? 1 : 0;
+}

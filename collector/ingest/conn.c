@@ -1,0 +1,478 @@
+#include "ingest/conn.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/caps.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "core/encode.h"
+#include "core/event.h"
+#include "ingest/reply.h"
+
+static struct moment now(void)
+{
+	return (struct moment){clock_unix_ns(), clock_mono_ns()};
+}
+
+/* --- answers --- */
+
+struct write {
+	uv_write_t req;
+	size_t len;
+	uint8_t bytes[REPLY_MAX];
+};
+
+static void on_written(uv_write_t *req, int status)
+{
+	free(req);
+}
+
+/* A client that doesn't read its answers loses them. */
+static void send_frame(struct conn *c, struct write *w)
+{
+	uv_buf_t b = uv_buf_init((char *)w->bytes, (unsigned)w->len);
+	bool refused = uv_stream_get_write_queue_size((uv_stream_t *)&c->pipe) > REPLIES_MAX;
+
+	if (refused || uv_write(&w->req, (uv_stream_t *)&c->pipe, &b, 1, on_written) < 0)
+		free(w);
+}
+
+void conn_flushed(struct conn *c, uint64_t token)
+{
+	struct write *w = malloc(sizeof(*w));
+
+	if (!w)
+		return;
+	w->len = reply_flushed(w->bytes, token);
+	send_frame(c, w);
+}
+
+static void send_error(struct conn *c, const char *code, const char *message)
+{
+	struct write *w = malloc(sizeof(*w));
+
+	if (!w)
+		return;
+	w->len = reply_error(w->bytes, code, message, c->frames.count);
+	send_frame(c, w);
+}
+
+static void refuse(struct conn *c, enum refusal why)
+{
+	static const char *const messages[REFUSAL_COUNT] = {
+	        [REFUSED_TOO_LONG] = "the frame is longer than ingest.max_frame",
+	        [REFUSED_MALFORMED] = "the frame is not well-formed msgpack",
+	        [REFUSED_UNKNOWN_TYPE] = "the first element is no message type of version 1",
+	        [REFUSED_WRONG_TYPE] = "a field has another type than the protocol says",
+	        [REFUSED_BAD_UTF8] = "a name or a key is not UTF-8",
+	        [REFUSED_DUPLICATE_KEY] = "a map has a key twice",
+	        [REFUSED_TRAILING_BYTES] = "the frame goes on after its array",
+	        [REFUSED_TOO_DEEP] = "containers are nested deeper than 16",
+	        [REFUSED_TOO_MANY_KEYS] = "a map has too many keys",
+	        [REFUSED_BAD_RUN_ID] = "a run id is 16 bytes, not all zero, or a text",
+	        [REFUSED_BAD_TIME] = "a time is from 0 to 2^63-1",
+	        [REFUSED_BAD_VERSION] = "this collector speaks version 1",
+	        [REFUSED_MISSING_FIELD] = "a field is missing",
+	        [REFUSED_DUPLICATE_START] = "the run has started already",
+	        [REFUSED_DUPLICATE_END] = "the run has ended already",
+	        [REFUSED_TIMEOUT] = "the frame was not complete in time",
+	        [REFUSED_TRUNCATED] = "the connection ended inside a frame",
+	        [REFUSED_NO_MEMORY] = "no memory is left for it",
+	        [REFUSED_STORE_UNAVAILABLE] = "the store can't take it now",
+	};
+	uint64_t bit = 1ull << why;
+
+	stat_add(&c->in->o.stats->refused[why], 1);
+	if (c->told & bit)
+		return;
+	c->told |= bit;
+	send_error(c, refusal_label(why), messages[why] ? messages[why] : "refused");
+}
+
+/* --- messages --- */
+
+static struct source *make_source(struct conn *c, const struct event *hello)
+{
+	const struct config *config = c->in->o.config;
+	struct resource_pair extra[64];
+	size_t count = 0;
+	struct buf resource;
+
+	for (; count < config->service_attribute_count && count < 64; count++)
+		extra[count] = (struct resource_pair){str_of(config->service_attributes[count].key),
+		                                      str_of(config->service_attributes[count].value)};
+	buf_init(&resource, CAP_RESOURCE);
+	encode_resource(&resource, hello->service.len ? hello->service : str_of(config->service_name),
+	                hello->resource, hello->sdk, extra, count);
+	if (buf_error(&resource)) { // too much of it: the name alone
+		buf_clear(&resource);
+		encode_resource(&resource, hello->service, (struct str){0}, hello->sdk, NULL, 0);
+	}
+	struct source *s = runs_add_source(c->in->runs, c->peer.pid, c->peer.start,
+	                                   (struct str){(char *)resource.data, resource.len});
+	buf_deinit(&resource);
+	return s;
+}
+
+static enum refusal on_hello(struct conn *c, const struct event *hello)
+{
+	if (hello->version != 1) {
+		c->failed = true;
+		return REFUSED_BAD_VERSION;
+	}
+	struct source *s = make_source(c, hello);
+	if (!s)
+		return REFUSED_NO_MEMORY;
+	runs_drop_source(c->in->runs, c->source);
+	c->source = s;
+	runs_adopt(c->in->runs, s);
+	return REFUSAL_NONE;
+}
+
+static enum refusal on_flush(struct conn *c, const struct event *flush)
+{
+	int rc = pipeline_flush(c->in->pipeline, c, flush->token);
+
+	return rc < 0 ? REFUSED_NO_MEMORY : REFUSAL_NONE;
+}
+
+static void on_bye(struct conn *c, struct moment at)
+{
+	static const struct closing why = {
+	        .status = STATUS_CANCELLED,
+	        .error_type = {"bye", 3},
+	};
+
+	c->bye = true;
+	runs_close_source(c->in->runs, c->source, &why, at);
+}
+
+static enum refusal dispatch(struct conn *c, const struct event *ev, struct str body,
+                             struct moment at)
+{
+	struct stats *stats = c->in->o.stats;
+
+	stat_add(&stats->unknown_keys, ev->unknown_keys);
+	switch (ev->type) {
+	case EVENT_HELLO:
+		return on_hello(c, ev);
+	case EVENT_START:
+		return runs_start(c->in->runs, c->source, ev, at);
+	case EVENT_END:
+		return runs_end(c->in->runs, c->source, ev, body, at);
+	case EVENT_POINT:
+		runs_point(c->in->runs, ev, at);
+		return REFUSAL_NONE;
+	case EVENT_FLUSH:
+		return on_flush(c, ev);
+	case EVENT_DROPPED:
+		stat_add(&stats->client_dropped, ev->dropped);
+		return REFUSAL_NONE;
+	case EVENT_BYE:
+		on_bye(c, at);
+		return REFUSAL_NONE;
+	default:
+		return REFUSED_UNKNOWN_TYPE;
+	}
+}
+
+struct feeding {
+	struct conn *conn;
+	struct moment at;
+};
+
+static bool on_frame(void *ctx, struct str body, enum refusal why)
+{
+	const struct feeding *f = ctx;
+	struct conn *c = f->conn;
+	struct event ev;
+
+	stat_add(&c->in->o.stats->frames_received, 1);
+	if (why == REFUSAL_NONE)
+		why = event_decode(&ev, (const uint8_t *)body.p, body.len);
+	if (why == REFUSAL_NONE)
+		why = dispatch(c, &ev, body, f->at);
+	if (why == REFUSAL_NONE)
+		stat_add(&c->in->o.stats->frames_accepted, 1);
+	else
+		refuse(c, why);
+	return !c->failed;
+}
+
+/* --- the end of a connection --- */
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+	struct conn *c = handle->data;
+
+	if (--c->handles > 0)
+		return;
+	frames_deinit(&c->frames);
+	free(c);
+}
+
+static void close_timer(struct conn *c)
+{
+	if (!uv_is_closing((uv_handle_t *)&c->timer))
+		uv_close((uv_handle_t *)&c->timer, on_handle_closed);
+}
+
+static void leave(struct conn *c)
+{
+	struct ingest *in = c->in;
+
+	c->ended_once = true;
+	list_remove(&c->in_all);
+	list_remove(&c->in_resting);
+	pipeline_forget(in->pipeline, c);
+	in->kept -= c->frames.kept.len;
+	in->open--;
+	stat_set(&in->o.stats->connections_open, in->open);
+	uv_timer_stop(&c->timer);
+	uv_close((uv_handle_t *)&c->pipe, on_handle_closed);
+}
+
+void conn_abandon(struct conn *c)
+{
+	leave(c);
+	runs_drop_source(c->in->runs, c->source);
+	close_timer(c);
+}
+
+/* What is known of a process that left without a bye. */
+static void judge(struct conn *c)
+{
+	char evidence[128];
+	struct closing why = {.status = STATUS_ERROR};
+	bool alive = c->peer.pid && peer_is_alive(c->peer.pid, c->peer.start);
+
+	if (c->peer.pid == 0) {
+		why.error_type = STR("connection_lost");
+		why.error_message = STR("the connection was lost while this ran");
+		snprintf(evidence, sizeof(evidence), "connection closed without bye; process not visible");
+	} else if (alive) {
+		why.error_type = STR("connection_lost");
+		why.error_message = STR("the connection was lost while this ran; its process goes on");
+		snprintf(evidence, sizeof(evidence), "connection closed without bye; pid %" PRId64 " runs",
+		         c->peer.pid);
+	} else {
+		why.error_type = STR("process_lost");
+		why.error_message = STR("the process was lost while this ran: killed, or crashed");
+		snprintf(evidence, sizeof(evidence),
+		         "connection closed without bye; pid %" PRId64 " is gone", c->peer.pid);
+	}
+	why.evidence = str_of(evidence);
+	pipeline_lock(c->in->pipeline);
+	runs_close_source(c->in->runs, c->source, &why, c->ended);
+	pipeline_unlock(c->in->pipeline);
+	pipeline_fed(c->in->pipeline);
+	runs_drop_source(c->in->runs, c->source);
+	c->source = NULL;
+	list_remove(&c->in_all);
+	close_timer(c);
+}
+
+static void on_evidence(uv_timer_t *timer)
+{
+	judge(timer->data);
+}
+
+/* The kernel closes a killed process's files before it is gone, so we look a little later. */
+static void end(struct conn *c)
+{
+	struct ingest *in = c->in;
+
+	if (c->ended_once)
+		return;
+	if (frames_is_partial(&c->frames)) {
+		if (c->frames.kept.len > 0) { // a skipped frame was counted when it began
+			stat_add(&in->o.stats->frames_received, 1);
+			stat_add(&in->o.stats->refused[REFUSED_TRUNCATED], 1);
+		}
+	}
+	leave(c);
+	c->ended = now();
+	if (c->bye) {
+		runs_drop_source(in->runs, c->source);
+		close_timer(c);
+		return;
+	}
+	stat_add(&in->o.stats->connections_lost, 1);
+	uv_timer_start(&c->timer, on_evidence, EVIDENCE_MS, 0);
+	list_append(&in->ended, &c->in_all);
+}
+
+/* --- reading --- */
+
+static void on_half_frame(uv_timer_t *timer)
+{
+	struct conn *c = timer->data;
+
+	if (!frames_is_partial(&c->frames))
+		return;
+	stat_add(&c->in->o.stats->frames_received, c->frames.kept.len > 0);
+	refuse(c, REFUSED_TIMEOUT);
+	frames_deinit(&c->frames);
+	end(c);
+}
+
+/* The deadline is of one frame: it starts again when another has begun. */
+static void watch_half_frame(struct conn *c)
+{
+	bool partial = frames_is_partial(&c->frames);
+
+	if (!partial) {
+		if (c->half)
+			uv_timer_stop(&c->timer);
+		c->half = false;
+		return;
+	}
+	if (c->half && c->since_frames == c->frames.count)
+		return;
+	c->half = true;
+	c->since_frames = c->frames.count;
+	uv_timer_start(&c->timer, on_half_frame, HALF_FRAME_MS, 0);
+}
+
+static void rest(struct conn *c, size_t read)
+{
+	struct ingest *in = c->in;
+
+	if (read > in->most_read)
+		in->most_read = read;
+	if (read >= BUSY_READ || pipeline_is_awaited(in->pipeline))
+		return;
+	uv_read_stop((uv_stream_t *)&c->pipe);
+	list_append(&in->resting, &c->in_resting);
+	ingest_rest(in);
+}
+
+static void check_kept(struct conn *c, size_t before)
+{
+	struct ingest *in = c->in;
+
+	in->kept += c->frames.kept.len - before;
+	if (in->kept <= KEPT_MAX)
+		return;
+	size_t kept = c->frames.kept.len;
+	if (frames_abandon(&c->frames)) {
+		in->kept -= kept;
+		stat_add(&in->o.stats->frames_received, 1);
+		refuse(c, REFUSED_NO_MEMORY);
+	}
+}
+
+/* Returns false when the connection has to end. */
+static bool feed(struct conn *c, const uint8_t *bytes, size_t len)
+{
+	struct feeding f = {c, now()};
+	size_t before = c->frames.kept.len;
+
+	stat_add(&c->in->o.stats->bytes_received, len);
+	pipeline_lock(c->in->pipeline);
+	int rc = frames_feed(&c->frames, bytes, len, on_frame, &f);
+	pipeline_unlock(c->in->pipeline);
+	check_kept(c, before);
+	pipeline_fed(c->in->pipeline);
+	return rc == 0;
+}
+
+static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *b)
+{
+	struct conn *c = stream->data;
+
+	if (n == 0)
+		return;
+	if (n < 0 || !feed(c, (const uint8_t *)b->base, (size_t)n)) {
+		end(c);
+		return;
+	}
+	watch_half_frame(c);
+	if (pipeline_is_full(c->in->pipeline))
+		ingest_pause(c->in);
+	else
+		rest(c, (size_t)n);
+}
+
+static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *ret)
+{
+	struct conn *c = handle->data;
+
+	*ret = uv_buf_init((char *)c->in->buffer, sizeof(c->in->buffer));
+}
+
+void conn_read(struct conn *c)
+{
+	if (!c->ended_once && !c->in->full && !list_is_linked(&c->in_resting))
+		uv_read_start((uv_stream_t *)&c->pipe, on_alloc, on_read);
+}
+
+void conn_pause(struct conn *c)
+{
+	if (!c->ended_once)
+		uv_read_stop((uv_stream_t *)&c->pipe);
+}
+
+void conn_drain(struct conn *c)
+{
+	uv_os_fd_t fd;
+
+	if (uv_fileno((uv_handle_t *)&c->pipe, &fd) < 0)
+		return;
+	// As much as a socket can hold, several times over: a client that goes on is not waited for.
+	for (int i = 0; i < 64 && !pipeline_is_full(c->in->pipeline); i++) {
+		ssize_t n = read(fd, c->in->buffer, sizeof(c->in->buffer));
+		if (n <= 0 || !feed(c, c->in->buffer, (size_t)n))
+			break;
+	}
+}
+
+/* --- its beginning --- */
+
+static void turn_away(struct conn *c)
+{
+	stat_add(&c->in->o.stats->connections_refused, 1);
+	send_error(c, "too_many_connections", "ingest.max_connections are open");
+	close_timer(c);
+	uv_close((uv_handle_t *)&c->pipe, on_handle_closed);
+}
+
+void conn_accept(struct ingest *in)
+{
+	struct event nothing = {.type = EVENT_HELLO};
+	struct conn *c = calloc(1, sizeof(*c));
+	uv_os_fd_t fd;
+
+	if (!c)
+		return;
+	c->in = in;
+	c->handles = 2;
+	frames_init(&c->frames, in->o.config->max_frame);
+	uv_pipe_init(in->o.loop, &c->pipe, 0);
+	uv_timer_init(in->o.loop, &c->timer);
+	c->pipe.data = c->timer.data = c;
+	int rc = uv_accept((uv_stream_t *)&in->listener, (uv_stream_t *)&c->pipe);
+	if (rc == 0 && in->open >= in->o.config->max_connections) {
+		turn_away(c);
+		return;
+	}
+	if (rc == 0 && uv_fileno((uv_handle_t *)&c->pipe, &fd) == 0) {
+		c->peer = peer_of(fd);
+		c->source = make_source(c, &nothing);
+	}
+	if (!c->source) {
+		close_timer(c);
+		uv_close((uv_handle_t *)&c->pipe, on_handle_closed);
+		return;
+	}
+	in->open++;
+	stat_add(&in->o.stats->connections_accepted, 1);
+	stat_set(&in->o.stats->connections_open, in->open);
+	list_append(&in->all, &c->in_all);
+	runs_adopt(in->runs, c->source);
+	conn_read(c);
+}

@@ -1,0 +1,144 @@
+#include "ingest/door.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum { BACKLOG = 512 };
+
+static int make_dir(const char *socket_path)
+{
+	char copy[108];
+	struct stat st;
+
+	snprintf(copy, sizeof(copy), "%s", socket_path);
+	const char *dir = dirname(copy);
+	if (mkdir(dir, 0700) < 0 && errno != EEXIST)
+		return -errno;
+	if (lstat(dir, &st) < 0)
+		return -errno;
+	if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 022))
+		return -EPERM;
+	return 0;
+}
+
+static void set_address(struct sockaddr_un *ret, const char *path)
+{
+	*ret = (struct sockaddr_un){.sun_family = AF_UNIX};
+	snprintf(ret->sun_path, sizeof(ret->sun_path), "%s", path);
+}
+
+/* 0: nothing answers there. */
+static int probe(const char *path)
+{
+	struct sockaddr_un address;
+	struct stat st;
+
+	if (lstat(path, &st) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (!S_ISSOCK(st.st_mode))
+		return -ENOTSOCK;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return -errno;
+	set_address(&address, path);
+	int rc = connect(fd, (struct sockaddr *)&address, sizeof(address));
+	int error = rc < 0 ? errno : 0;
+	close(fd);
+	// EAGAIN: its backlog is full, so somebody listens.
+	return rc == 0 || error == EAGAIN ? ERR_BUSY : 0;
+}
+
+static int set_group(const char *path, const char *group)
+{
+	if (!group)
+		return 0;
+	const struct group *g = getgrnam(group);
+	if (!g)
+		return -ESRCH;
+	return chown(path, (uid_t)-1, g->gr_gid) < 0 ? -errno : 0;
+}
+
+static int bind_and_listen(struct door *d, unsigned mode, const char *group)
+{
+	struct sockaddr_un address;
+	struct stat st;
+
+	set_address(&address, d->temporary);
+	unlink(d->temporary);
+	mode_t before = umask(0177);
+	int rc = bind(d->fd, (struct sockaddr *)&address, sizeof(address)) < 0 ? -errno : 0;
+	umask(before);
+	if (rc < 0)
+		return rc;
+	rc = set_group(d->temporary, group);
+	if (rc == 0 && chmod(d->temporary, mode) < 0)
+		rc = -errno;
+	if (rc == 0 && listen(d->fd, BACKLOG) < 0)
+		rc = -errno;
+	if (rc == 0 && lstat(d->temporary, &st) < 0)
+		rc = -errno;
+	if (rc < 0) {
+		unlink(d->temporary);
+		return rc;
+	}
+	d->inode = st.st_ino;
+	return 0;
+}
+
+/* The last character gives way, so that the name is as short as the real one. */
+static void temporary_name(struct door *d)
+{
+	size_t len = strlen(d->path);
+
+	memcpy(d->temporary, d->path, len + 1);
+	d->temporary[len - 1] = d->temporary[len - 1] == '~' ? '-' : '~';
+}
+
+int door_bind(struct door *d, const char *path, unsigned mode, const char *group, int private_dir)
+{
+	*d = (struct door){.fd = -1};
+	if (strlen(path) >= sizeof(d->path))
+		return -ENAMETOOLONG;
+	snprintf(d->path, sizeof(d->path), "%s", path);
+	temporary_name(d);
+	int rc = private_dir ? make_dir(path) : 0;
+	if (rc == 0)
+		rc = probe(path);
+	if (rc < 0)
+		return rc;
+	d->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (d->fd < 0)
+		return -errno;
+	rc = bind_and_listen(d, mode, group);
+	if (rc < 0) {
+		close(d->fd);
+		d->fd = -1;
+	}
+	return rc;
+}
+
+int door_show(struct door *d)
+{
+	int rc = probe(d->path); // once more: another may have come meanwhile
+
+	if (rc == 0 && rename(d->temporary, d->path) < 0)
+		rc = -errno;
+	return rc;
+}
+
+void door_remove(struct door *d)
+{
+	struct stat st;
+
+	unlink(d->temporary);
+	if (lstat(d->path, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_ino == d->inode)
+		unlink(d->path);
+}

@@ -1,0 +1,440 @@
+#include "ingest/pipeline.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/caps.h"
+#include "base/clock.h"
+#include "base/list.h"
+#include "base/log.h"
+#include "ingest/restore.h"
+#include "store/batch.h"
+#include "store/commit.h"
+#include "store/store.h"
+
+enum { WAITERS_MAX = 4096, BATCHES = 2 };
+
+struct waiter {
+	void *who; // NULL: gone
+	uint64_t token;
+};
+
+/* Those who wait for a batch; its room is kept. */
+struct waiters {
+	struct waiter *list;
+	unsigned count, room;
+};
+
+struct pipeline {
+	struct pipeline_options o;
+	struct runs *runs;
+	struct metrics metrics;
+	pthread_mutex_t lock; // metrics, reason
+	char reason[128];     // why the store takes nothing; empty: it does
+	struct batch batches[BATCHES];
+	struct waiters waiters[BATCHES];
+	unsigned filling; // the other one is being committed, or is empty
+	bool committing, worker_runs;
+	atomic_int result; // of the commit that came back, set by the worker before it wakes us
+	uint64_t last_commit_ns;
+	uv_async_t done;
+	uv_timer_t soon;  // the next commit, or the next try
+	uv_timer_t due;   // runs_tick()
+	uint64_t due_ns;  // when that timer is set to fire; UINT64_MAX: it is not
+	unsigned closing; // handles that are not closed yet
+};
+
+static struct moment now(void)
+{
+	return (struct moment){clock_unix_ns(), clock_mono_ns()};
+}
+
+/* --- the sink: what the run table gives out goes into the batch that is being filled --- */
+
+static struct batch *batch_of(void *ctx)
+{
+	struct pipeline *p = ctx;
+
+	return &p->batches[p->filling];
+}
+
+static int take_span(void *ctx, const struct finished_span *span)
+{
+	struct record_parts parts = {
+	        .head = span->head,
+	        .base = &span->base,
+	        .base_count = 1,
+	        .content = &span->content,
+	        .content_count = 1,
+	        .start_ns = span->start_ns,
+	        .end_ns = span->end_ns,
+	};
+	struct str resource = {(char *)span->source->resource.data, span->source->resource.len};
+
+	memcpy(parts.trace_id, span->trace_id, sizeof(parts.trace_id));
+	return batch_add_record(&batch_of(ctx)->spans, &parts, span->source->id, resource);
+}
+
+static int take_observation(void *ctx, const struct observation *o)
+{
+	struct observation_head head = {.start_ns = o->start_ns, .created_ns = o->created_ns};
+	struct str base[2] = {{(char *)&head, sizeof(head)}, o->meta};
+	struct record_parts parts = {
+	        .head = {.status = (uint8_t)o->status},
+	        .base = base,
+	        .base_count = 2,
+	        .content = &o->content,
+	        .content_count = 1,
+	        .start_ns = o->start_ns,
+	        .end_ns = o->created_ns,
+	};
+
+	memcpy(head.trace_id, o->trace_id, sizeof(head.trace_id));
+	memcpy(head.span_id, o->span_id, sizeof(head.span_id));
+	memcpy(parts.trace_id, o->trace_id, sizeof(parts.trace_id));
+	return batch_add_record(&batch_of(ctx)->observations, &parts, 0, (struct str){0});
+}
+
+static int put_open(void *ctx, const struct run_id *run, const struct open_head *head,
+                    struct str base, struct str content, struct str resource, struct str state)
+{
+	return batch_put_open(batch_of(ctx), run, head, base, content, resource, state);
+}
+
+static int delete_open(void *ctx, const struct run_id *run)
+{
+	return batch_delete_open(batch_of(ctx), run);
+}
+
+static int get_open(void *ctx, const struct run_id *run, struct buf *out)
+{
+	struct pipeline *p = ctx;
+
+	return store_open_get(p->o.store, run, out);
+}
+
+/* --- committing --- */
+
+static void answer(struct pipeline *p, struct waiters *w)
+{
+	for (unsigned i = 0; i < w->count; i++)
+		if (w->list[i].who)
+			p->o.flushed(p->o.ctx, w->list[i].who, w->list[i].token);
+	w->count = 0;
+}
+
+static void on_soon(uv_timer_t *timer);
+
+static void commit(struct pipeline *p)
+{
+	struct batch *b = &p->batches[p->filling];
+
+	if (runs_seal(p->runs) < 0)
+		log_warn("some open runs did not fit into a commit; they stay in memory");
+	if (batch_is_empty(b)) {
+		runs_committed(p->runs);
+		answer(p, &p->waiters[p->filling]);
+		return;
+	}
+	uv_timer_stop(&p->soon);
+	p->committing = true;
+	p->last_commit_ns = clock_mono_ns();
+	p->filling = (p->filling + 1) % BATCHES;
+	commit_submit(p->o.store, b);
+}
+
+static void consider_commit(struct pipeline *p)
+{
+	const struct batch *b = &p->batches[p->filling];
+	bool awaited = p->waiters[p->filling].count > 0;
+
+	if (p->committing || (batch_is_empty(b) && runs_bytes(p->runs) == 0 && !awaited))
+		return;
+	uint64_t since_ms = (clock_mono_ns() - p->last_commit_ns) / NS_PER_MS;
+	if (awaited || since_ms >= COMMIT_GAP_MS ||
+	    batch_bytes(b) + runs_bytes(p->runs) >= COMMIT_SOON_BYTES)
+		commit(p);
+	else if (!uv_is_active((uv_handle_t *)&p->soon))
+		uv_timer_start(&p->soon, on_soon, COMMIT_GAP_MS - since_ms, 0);
+}
+
+static void on_retry(uv_timer_t *timer)
+{
+	struct pipeline *p = timer->data;
+
+	commit_submit(p->o.store, &p->batches[(p->filling + 1) % BATCHES]);
+}
+
+static void on_soon(uv_timer_t *timer)
+{
+	consider_commit(timer->data);
+}
+
+static void set_reason(struct pipeline *p, int error)
+{
+	bool was_ready = p->reason[0] == '\0';
+
+	pthread_mutex_lock(&p->lock);
+	p->reason[0] = '\0';
+	if (error)
+		snprintf(p->reason, sizeof(p->reason), "the store can't be written: %s",
+		         err_str(error));
+	pthread_mutex_unlock(&p->lock);
+	if (error && was_ready)
+		log_error("%s; events are held back until it can", p->reason);
+	else if (!error && !was_ready)
+		log_info("the store can be written again");
+}
+
+/* The worker's thread. */
+static void on_worker_done(void *ctx, int error)
+{
+	struct pipeline *p = ctx;
+
+	p->result = error; // read after the wake-up, and by nobody before it
+	uv_async_send(&p->done);
+}
+
+static void on_committed(uv_async_t *async)
+{
+	struct pipeline *p = async->data;
+	unsigned committed = (p->filling + 1) % BATCHES;
+
+	if (!p->committing)
+		return;
+	set_reason(p, p->result);
+	if (p->result) {
+		uv_timer_start(&p->soon, on_retry, COMMIT_RETRY_MS, 0);
+		return;
+	}
+	bool spans = p->batches[committed].spans.count > 0;
+	p->committing = false;
+	runs_committed(p->runs);
+	batch_clear(&p->batches[committed]);
+	answer(p, &p->waiters[committed]);
+	if (spans)
+		p->o.committed(p->o.ctx);
+	p->o.roomy(p->o.ctx);
+	consider_commit(p);
+}
+
+/* --- deadlines --- */
+
+static void arm_due(struct pipeline *p);
+
+static void on_due(uv_timer_t *timer)
+{
+	struct pipeline *p = timer->data;
+
+	p->due_ns = UINT64_MAX;
+	pipeline_lock(p);
+	runs_tick(p->runs, now());
+	pipeline_unlock(p);
+	pipeline_fed(p);
+}
+
+static void arm_due(struct pipeline *p)
+{
+	uint64_t due = runs_deadline(p->runs);
+
+	if (due >= p->due_ns) // fires in time, or a little early once
+		return;
+	uint64_t at = clock_mono_ns();
+	p->due_ns = due;
+	uv_timer_start(&p->due, on_due, due > at ? (due - at) / NS_PER_MS + 1 : 0, 0);
+}
+
+void pipeline_fed(struct pipeline *p)
+{
+	arm_due(p);
+	consider_commit(p);
+}
+
+/* --- the rest of the interface --- */
+
+static void init_handles(struct pipeline *p)
+{
+	uv_async_init(p->o.loop, &p->done, on_committed);
+	uv_timer_init(p->o.loop, &p->soon);
+	uv_timer_init(p->o.loop, &p->due);
+	p->done.data = p->soon.data = p->due.data = p;
+	p->due_ns = UINT64_MAX;
+}
+
+static int start_runs(struct pipeline *p)
+{
+	const struct config *c = p->o.config;
+	struct runs_options options = {
+	        .convention = c->convention,
+	        .content = c->content,
+	        .max_value = c->max_value,
+	        .max_frame = c->max_frame,
+	        .max_open = CAP_OPEN_RUNS,
+	        .stats = p->o.stats,
+	        .metrics = &p->metrics,
+	        .sink = {p, take_span, take_observation, put_open, delete_open, get_open},
+	};
+
+	int rc = runs_new(&p->runs, &options);
+	return rc < 0 ? rc : restore_runs(p->runs, p->o.store, now());
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+	struct pipeline *p = handle->data;
+
+	p->closing--;
+}
+
+static void close_handles(struct pipeline *p)
+{
+	uv_handle_t *handles[] = {(uv_handle_t *)&p->done, (uv_handle_t *)&p->soon,
+	                          (uv_handle_t *)&p->due};
+
+	p->closing = 3;
+	for (int i = 0; i < 3; i++)
+		uv_close(handles[i], on_closed);
+	while (p->closing)
+		uv_run(p->o.loop, UV_RUN_ONCE);
+}
+
+static void free_pipeline(struct pipeline *p)
+{
+	close_handles(p);
+	runs_free(p->runs);
+	metrics_deinit(&p->metrics);
+	for (int i = 0; i < BATCHES; i++) {
+		batch_deinit(&p->batches[i]);
+		free(p->waiters[i].list);
+	}
+	pthread_mutex_destroy(&p->lock);
+	free(p);
+}
+
+int pipeline_start(struct pipeline **ret, const struct pipeline_options *options)
+{
+	struct pipeline *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return -ENOMEM;
+	p->o = *options;
+	pthread_mutex_init(&p->lock, NULL);
+	metrics_init(&p->metrics);
+	for (int i = 0; i < BATCHES; i++)
+		batch_init(&p->batches[i]);
+	init_handles(p);
+	int rc = start_runs(p);
+	if (rc == 0)
+		rc = commit_start(p->o.store, on_worker_done, p);
+	if (rc < 0) {
+		free_pipeline(p);
+		return rc;
+	}
+	pipeline_fed(p);
+	*ret = p;
+	return 0;
+}
+
+static bool is_drained(const struct pipeline *p)
+{
+	return !p->committing && batch_is_empty(&p->batches[p->filling]) &&
+	       runs_bytes(p->runs) == 0;
+}
+
+static void on_grace_over(uv_timer_t *timer)
+{
+	bool *over = timer->data;
+
+	*over = true;
+}
+
+void pipeline_stop(struct pipeline *p, unsigned grace_ms)
+{
+	uv_timer_t *grace = &p->due;
+	bool over = false;
+
+	grace->data = &over;
+	uv_timer_start(grace, on_grace_over, grace_ms, 0);
+	while (!is_drained(p) && !over) {
+		if (!p->committing)
+			commit(p);
+		if (!is_drained(p))
+			uv_run(p->o.loop, UV_RUN_ONCE);
+	}
+	if (!is_drained(p))
+		log_error("what could not be written is lost: %s",
+		          p->reason[0] ? p->reason : "no time left");
+	uv_timer_stop(grace);
+	grace->data = p;
+	commit_stop(p->o.store);
+	free_pipeline(p);
+}
+
+struct runs *pipeline_runs(struct pipeline *p)
+{
+	return p->runs;
+}
+
+bool pipeline_is_full(const struct pipeline *p)
+{
+	return batch_bytes(&p->batches[p->filling]) + runs_bytes(p->runs) >= CAP_BATCH;
+}
+
+int pipeline_flush(struct pipeline *p, void *who, uint64_t token)
+{
+	struct waiters *w = &p->waiters[p->filling];
+
+	if (w->count == WAITERS_MAX)
+		return -ENOSPC;
+	if (w->count == w->room) {
+		unsigned room = w->room ? 2 * w->room : 16;
+		struct waiter *list = realloc(w->list, room * sizeof(*list));
+		if (!list)
+			return -ENOMEM;
+		w->list = list;
+		w->room = room;
+	}
+	w->list[w->count++] = (struct waiter){who, token};
+	return 0;
+}
+
+void pipeline_forget(struct pipeline *p, const void *who)
+{
+	for (int b = 0; b < BATCHES; b++)
+		for (unsigned i = 0; i < p->waiters[b].count; i++)
+			if (p->waiters[b].list[i].who == who)
+				p->waiters[b].list[i].who = NULL;
+}
+
+bool pipeline_is_awaited(const struct pipeline *p)
+{
+	return p->waiters[0].count + p->waiters[1].count > 0;
+}
+
+void pipeline_lock(struct pipeline *p)
+{
+	pthread_mutex_lock(&p->lock);
+}
+
+void pipeline_unlock(struct pipeline *p)
+{
+	pthread_mutex_unlock(&p->lock);
+}
+
+void pipeline_write_metrics(struct pipeline *p, struct buf *out)
+{
+	pthread_mutex_lock(&p->lock);
+	metrics_write(&p->metrics, out);
+	pthread_mutex_unlock(&p->lock);
+}
+
+bool pipeline_is_ready(struct pipeline *p, char *reason, unsigned size)
+{
+	pthread_mutex_lock(&p->lock);
+	snprintf(reason, size, "%s", p->reason);
+	pthread_mutex_unlock(&p->lock);
+	return reason[0] == '\0';
+}
