@@ -84,15 +84,12 @@ enum { CRC_FROM = offsetof(struct block_header, crc) + sizeof(uint32_t) };
 
 void block_seal(uint8_t *block, uint64_t first_seq)
 {
-	struct block_header h;
+	uint32_t length;
 
-	memcpy(&h, block, sizeof(h));
-	memcpy(h.magic, magic, sizeof(magic));
-	h.version = BLOCK_VERSION;
-	h.first_seq = first_seq;
-	memcpy(block, &h, sizeof(h));
-	h.crc = crc32c(0, block + CRC_FROM, h.length - CRC_FROM);
-	memcpy(block, &h, sizeof(h));
+	memcpy(block + offsetof(struct block_header, first_seq), &first_seq, sizeof(first_seq));
+	memcpy(&length, block + offsetof(struct block_header, length), sizeof(length));
+	uint32_t crc = crc32c(0, block + CRC_FROM, length - CRC_FROM);
+	memcpy(block + offsetof(struct block_header, crc), &crc, sizeof(crc));
 }
 
 int block_open_checked(struct block_reader *r, struct str bytes)
