@@ -1,7 +1,6 @@
 #include "export/sink.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,17 +35,8 @@ struct otlp_sink {
 	char curl_error[CURL_ERROR_SIZE];
 };
 
-static void set_message(struct outcome_report *r, const char *fmt, ...)
-	__attribute__((format(printf, 2, 3)));
-
-static void set_message(struct outcome_report *r, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(r->message, sizeof(r->message), fmt, ap);
-	va_end(ap);
-}
+#define set_message(report, ...)                                                                   \
+	((void)snprintf((report)->message, sizeof((report)->message), __VA_ARGS__))
 
 /* --- one transfer --- */
 
