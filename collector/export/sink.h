@@ -29,7 +29,7 @@ struct outcome_report {
 	uint64_t refused;        // DELIVERED: those of them that the backend refused for good
 	enum rejection reason;   // REFUSED, and DELIVERED with refused > 0
 	uint64_t retry_after_ns; // RETRY: what the server asked for; 0: nothing
-	char message[256];       // what happened, for a person; "" when there is nothing to say
+	char message[512];       // what happened, for a person; "" when there is nothing to say
 	const char *hint;        // what to look at; "" when we know nothing better
 };
 
