@@ -11,6 +11,8 @@
 #include "doc.h"
 #include "text.h"
 
+#define FIELD_MAX 40u // columns of one of a header's fields
+
 /* --- the lines above the tree --- */
 
 static void put_field(struct cmd *c, const char *label, struct str value)
@@ -24,7 +26,7 @@ static void put_field(struct cmd *c, const char *label, struct str value)
 		text_plain(&c->out, &c->term);
 		buf_append_byte(&c->out, ' ');
 	}
-	text_put(&c->out, &c->term, value, c->term.width);
+	text_put(&c->out, &c->term, value, FIELD_MAX);
 }
 
 static void put_status(struct cmd *c, const struct trace_row *row)
@@ -69,7 +71,7 @@ static void put_header(struct cmd *c, const json_t *trace, const struct waterfal
 	memcpy(start + strlen("2026-11-24T01:02:03.123"), "Z", sizeof("Z"));
 
 	text_colour(&c->out, &c->term, "1");
-	text_put(&c->out, &c->term, row.name, c->term.width);
+	text_put(&c->out, &c->term, row.name, FIELD_MAX);
 	text_plain(&c->out, &c->term);
 	put_status(c, &row);
 	put_field(c, "tokens", str_of(tokens));

@@ -3,6 +3,7 @@
 #include <curl/curl.h>
 #include <errno.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -98,6 +99,7 @@ static int from_curl(struct fetch *f, CURLcode code)
 	case CURLE_OPERATION_TIMEDOUT:
 		return -ETIMEDOUT;
 	case CURLE_WRITE_ERROR:
+		snprintf(f->error, sizeof(f->error), "%s", "the answer is too long");
 		return -EMSGSIZE;
 	case CURLE_OUT_OF_MEMORY:
 		return -ENOMEM;
@@ -121,7 +123,7 @@ int fetch_get(struct fetch *f, const char *path, struct buf *out, long *ret_stat
 	f->error[0] = '\0';
 	CURLcode code = curl_easy_perform(f->easy);
 	if (code != CURLE_OK && !f->error[0])
-		strncat(f->error, curl_easy_strerror(code), sizeof(f->error) - 1);
+		snprintf(f->error, sizeof(f->error), "%s", curl_easy_strerror(code));
 	if (code == CURLE_OK)
 		curl_easy_getinfo(f->easy, CURLINFO_RESPONSE_CODE, ret_status);
 	return from_curl(f, code);

@@ -112,7 +112,7 @@ int page_each(struct str doc, const char *key, page_item_fn *fn, void *ctx, uint
 	expect(&r, '{');
 	while (r.p) {
 		struct str name = take_key(&r);
-		if (r.p && str_eq(name, str_of(key))) {
+		if (r.p && name.p && str_eq(name, str_of(key))) {
 			read_list(&r, fn, ctx);
 			seen = true;
 		} else if (r.p) {

@@ -378,7 +378,7 @@ int main(int argc, char **argv)
 	struct term term;
 
 	term_detect(&term);
-	signal(SIGPIPE, SIG_IGN);
+	(void)signal(SIGPIPE, SIG_IGN); // can only fail for signals that there are not
 	if (!read_args(&args, argc, argv))
 		return EXIT_USAGE;
 	if (args.version)

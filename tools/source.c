@@ -87,9 +87,7 @@ static void complain_of_store(int err, const char *dir, const char *quarantine)
 		         dir);
 		break;
 	case ERR_BUSY:
-		complain("%s: a collector has it open, but not at this socket: say which with "
-		         "--socket",
-		         dir);
+		complain("%s: a collector has it open: ask that one, with --socket", dir);
 		break;
 	case ERR_CORRUPT:
 		complain("%s: the store is corrupt%s%s; starting sidelightd puts it aside and "

@@ -42,7 +42,8 @@ static void local_time(char out[TIME_SIZE], uint64_t unix_ns, uint64_t now_ns)
 	if (unix_ns == 0 || !localtime_r(&at, &tm) || !localtime_r(&now, &today))
 		return;
 	bool is_today = tm.tm_year == today.tm_year && tm.tm_yday == today.tm_yday;
-	strftime(out, TIME_SIZE, is_today ? "%H:%M:%S" : "%Y-%m-%d %H:%M:%S", &tm);
+	if (strftime(out, TIME_SIZE, is_today ? "%H:%M:%S" : "%Y-%m-%d %H:%M:%S", &tm) == 0)
+		out[0] = '\0'; // a year of five digits
 }
 
 static size_t shared_prefix(struct str a, struct str b)
