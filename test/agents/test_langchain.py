@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import copy
 import io
+import pickle
 import threading
 import time
 import uuid
@@ -448,6 +450,16 @@ def test_every_callback_of_langchain_is_there():
             if name.startswith("on_"):
                 assert getattr(type(ours), name) is not getattr(base, name), name
     assert ours.run_inline and not ours.raise_error
+
+
+def test_a_handler_can_be_copied_and_subclassed():
+    class Mine(SidelightCallbackHandler):
+        def __init__(self, name):
+            self.name = name
+
+    assert Mine("x").name == "x"
+    for handler in (SidelightCallbackHandler(), copy.deepcopy(SidelightCallbackHandler())):
+        assert isinstance(pickle.loads(pickle.dumps(handler)), SidelightCallbackHandler)
 
 
 def test_nonsense_from_a_framework_raises_and_prints_nothing(recorder):

@@ -142,7 +142,19 @@ class Run:
     """One run, open as long as its `with` block. `output`, `usage`, `model`, `finish` and
     `error` may be set until it ends."""
 
-    __slots__ = ("id", "output", "usage", "model", "finish", "error", "outer", "_start", "_attrs", "_token")
+    __slots__ = (
+        "id",
+        "output",
+        "usage",
+        "model",
+        "finish",
+        "error",
+        "outer",
+        "_around",
+        "_start",
+        "_attrs",
+        "_token",
+    )
 
     def __init__(self, fields: dict[str, Any]) -> None:
         self.id = new_run_id()
@@ -152,7 +164,8 @@ class Run:
         self.finish: Union[str, list[str], None] = None
         self.error: Optional[dict[str, str]] = None
         self.outer: Optional[bytes] = None  # the LangChain run that this one is in
-        self._start = fields
+        self._around: Optional[Run] = None
+        self._start: Optional[dict[str, Any]] = fields
         self._attrs: dict[str, Any] = {}
         self._token: Optional[contextvars.Token[Optional[Run]]] = None
 
@@ -170,12 +183,15 @@ class Run:
         run_event(self.id, name, attrs)
 
     def __enter__(self) -> Run:
+        fields, self._start = self._start, None  # the input isn't held until the end
+        if fields is None:
+            return self  # a run is entered once
         self.outer = _langchain_run()
-        if self._start["parent"] is None:
-            self._start["parent"] = parent_within(self.outer)
+        self._around = _open_run()
+        if fields["parent"] is None:
+            fields["parent"] = parent_within(self.outer)
         self._token = _current.set(self)
-        start_run(self.id, **self._start)
-        self._start = {}
+        start_run(self.id, **fields)
         return self
 
     def __exit__(
@@ -184,6 +200,9 @@ class Run:
         error: Optional[BaseException],
         traceback: Optional[TracebackType],
     ) -> None:
+        token, self._token = self._token, None
+        if token is None:
+            return
         if error is not None and self.error is None and not _is_clean_exit(error):
             self.error = error_of(error)
         end_run(
@@ -196,13 +215,20 @@ class Run:
             attrs=self._attrs,
         )
         try:
-            if self._token is not None:
-                _current.reset(self._token)
+            _current.reset(token)
         except ValueError:
-            pass  # a generator that is closed in another context than it was begun in
+            pass  # a generator closed in another context than it was begun in: see _open_run
 
 
 _current: contextvars.ContextVar[Optional[Run]] = contextvars.ContextVar("sidelight", default=None)
+
+
+def _open_run() -> Optional[Run]:
+    """The current run: one that ended where its context could not be reset is passed over."""
+    current = _current.get()
+    while current is not None and current._token is None:
+        current = current._around
+    return current
 
 
 def run(
@@ -215,11 +241,11 @@ def run(
     session: Optional[str] = None,
     user: Optional[str] = None,
     tags: Optional[list[str]] = None,
-    parent: Optional[RunId] = None,
+    parent: Union[Run, RunId, None] = None,
     traceparent: Optional[str] = None,
     **attrs: Any,
 ) -> Run:
-    """A run to be entered with `with`. It is a child of the run around it, if there is one.
+    """A run to be entered with `with`. It is a child of the run around it, or of `parent`.
 
     `kind` is one of agent, chain, llm, tool, retriever, embedding, other.
     """
@@ -227,7 +253,7 @@ def run(
         {
             "kind": kind,
             "name": name,
-            "parent": parent,
+            "parent": parent.id if isinstance(parent, Run) else parent,
             "traceparent": traceparent,
             "session": session,
             "user": user,
@@ -253,7 +279,7 @@ def parent_within(langchain: Optional[bytes]) -> Optional[bytes]:
     A `run()` knows the LangChain run it began in. If that is still the one around us, the
     `run()` is the inner one; if not, LangChain has gone deeper since.
     """
-    current = _current.get()
+    current = _open_run()
     if current is not None and current.outer == langchain:
         return current.id
     return langchain

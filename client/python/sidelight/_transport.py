@@ -337,10 +337,8 @@ class Transport:
             self._received = self._received[size:]
 
     def _understand(self, body: bytes) -> None:
-        import msgpack
-
         try:
-            message = msgpack.unpackb(body)
+            message = _wire.unpack(body)
             if message[0] == 5:
                 self._flushed = max(self._flushed, message[1])
                 if self._last == _wire.flush(message[1]):

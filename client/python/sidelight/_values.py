@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from itertools import islice
-from typing import Any
+from typing import Any, Union
 
 from ._messages import message
 
@@ -124,7 +124,7 @@ class Cleaner:
         self.cut[self._field] = self.cut.get(self._field, 0) + full
         return value[:limit].encode("utf-8", "replace")[:limit].decode("utf-8", "ignore")
 
-    def _bytes(self, value: bytes) -> bytes:
+    def _bytes(self, value: Union[bytes, bytearray]) -> bytes:
         if len(value) > self._max_text:
             self.cut[self._field] = self.cut.get(self._field, 0) + len(value)
         return bytes(value[: self._max_text])

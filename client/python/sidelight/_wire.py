@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Optional, Union
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]
 
 from ._values import MAX_NODES, MAX_TEXT, Cleaner, is_plain, text
 
@@ -32,10 +32,15 @@ def pack(message: list[Any]) -> bytes:
         packer = _packers.pop()
     except IndexError:
         packer = msgpack.Packer(buf_size=64 * 1024)
-    body = packer.pack(message)  # one that raised is not used again
+    body: bytes = packer.pack(message)  # one that raised is not used again
     if len(_packers) < 4:
         _packers.append(packer)
     return len(body).to_bytes(4, "big") + body
+
+
+def unpack(body: bytes) -> Any:
+    """What the collector says. Raises on what is no msgpack."""
+    return msgpack.unpackb(body)
 
 
 def _pack_fields(message: list[Any], fields: dict[str, Any], clean: Any = Cleaner.fields) -> bytes:
@@ -64,11 +69,25 @@ def _map(value: Any) -> Optional[dict[str, Any]]:
 
 
 def _texts(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else [text(item) for item in value]
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [text(item) for item in value]
+    return [text(value)]
+
+
+def _run_id(value: Any) -> Optional[RunId]:
+    """16 bytes, a text, or a UUID's bytes; a parent that is none of these is left out."""
+    if isinstance(value, str):
+        return value or None
+    if not isinstance(value, bytes):
+        value = getattr(value, "bytes", None)
+    return value if isinstance(value, bytes) and len(value) == 16 else None
 
 
 def hello(
-    service: Optional[str], resource: Optional[dict[str, Any]], sdk: Optional[str], pid: Optional[int]
+    service: Optional[str],
+    resource: Optional[dict[str, Any]],
+    sdk: Optional[str],
+    pid: Optional[int],
 ) -> bytes:
     fields: dict[str, Any] = {"v": VERSION}
     if service is not None:
@@ -104,8 +123,9 @@ def start(
         fields["kind"] = text(kind)
     if name is not None:
         fields["name"] = text(name)
-    if parent is not None:
-        fields["parent"] = parent
+    above = _run_id(parent)
+    if above is not None:
+        fields["parent"] = above
     if traceparent is not None:
         fields["traceparent"] = text(traceparent)
     if session is not None:
@@ -140,8 +160,9 @@ def end(
     fields: dict[str, Any] = {}
     if output is not None:
         fields["output"] = output
-    if usage:
-        fields["usage"] = _map(usage)
+    counts = _map(usage) if usage else None
+    if counts:
+        fields["usage"] = counts
     if model is not None:
         fields["model"] = text(model)
     if finish is not None:

@@ -83,7 +83,7 @@ class SidelightCallbackHandler(BaseCallbackHandler):
     run_inline = True  # a thread for each callback would cost twenty times the callback
     raise_error = False
 
-    def __new__(cls) -> SidelightCallbackHandler:
+    def __new__(cls, *args: Any, **kwargs: Any) -> SidelightCallbackHandler:
         # LangGraph tells of interrupts only its own kind of handler, but importing it takes
         # half a second: a graph that is to be reported has done that already.
         if cls is SidelightCallbackHandler and _has_graphs():
@@ -401,7 +401,9 @@ def _graph_handler() -> type[SidelightCallbackHandler]:
         from langgraph.callbacks import GraphCallbackHandler
 
         bases = (SidelightCallbackHandler, GraphCallbackHandler)
-        _graph_class = type("SidelightCallbackHandler", bases, {"__module__": __name__})
+        rebuild = (SidelightCallbackHandler, ())  # for pickle, which finds only that by name
+        names = {"__module__": __name__, "__reduce__": lambda self: rebuild}
+        _graph_class = type("SidelightCallbackHandler", bases, names)
     return _graph_class
 
 

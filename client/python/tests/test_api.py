@@ -98,6 +98,14 @@ def test_runs_nest(collector):
     ]
 
 
+def test_a_parent_that_is_given(collector):
+    run = sidelight.run("parent")
+    with run, sidelight.run("around"), sidelight.run("child", parent=run):
+        pass
+    by_name = starts(collector.wait_for_count(6))
+    assert by_name["child"][4]["parent"] == run.id
+
+
 def test_runs_of_tasks_do_not_mix(collector):
     async def one(name):
         with sidelight.run(name):
@@ -176,6 +184,22 @@ def test_an_error_that_is_set(collector, error, recorded):
     assert collector.wait_for_count(2)[1][4]["error"] == recorded
 
 
+def test_a_run_that_is_misused_raises_nothing(collector):
+    run = sidelight.run("x")
+    run.__exit__(None, None, None)
+    with run, run:
+        pass
+    with run:
+        pass
+    with sidelight.run(None, kind=5, tags=7, session={"a": 1}) as odd:
+        odd.set(usage="many", error=3, output=object())
+    sidelight.event(None)
+    sidelight.configure(resource=5)
+    assert sidelight.flush("soon") is False
+    assert [m[0] for m in collector.wait_for_count(4)] == [1, 2, 1, 2]
+    assert "parent" not in collector.wait_for_count(4)[2][4]
+
+
 def test_a_traceparent_is_passed_on(collector):
     traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     with sidelight.run("x", traceparent=traceparent):
@@ -194,6 +218,9 @@ def test_a_generator_closed_in_another_context(collector):
     thread.start()
     thread.join()
     assert collector.wait_for_count(2)[1][4]["error"]["type"] == "GeneratorExit"
+    with sidelight.run("no child of the generator"):
+        pass
+    assert "parent" not in collector.wait_for_count(4)[2][4]
 
 
 def test_nothing_heavy_is_imported():

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import uuid
 
 import msgpack
 import pytest
@@ -117,6 +118,17 @@ def test_tags_are_a_list_of_texts():
 
     assert tags("one") == ["one"]
     assert tags(("a", 2)) == ["a", "2"]
+    assert tags(7) == ["7"]
+
+
+def test_a_parent_is_16_bytes_or_a_text():
+    def parent(given):
+        return msgpack.unpackb(_wire.start(b"r" * 16, 1, 2, parent=given)[4:])[4].get("parent")
+
+    assert parent(uuid.UUID(int=7)) == bytes(15) + b"\x07"
+    assert parent("run-1") == "run-1"
+    for nonsense in (b"short", "", 5, object()):
+        assert parent(nonsense) is None
 
 
 def test_an_event_s_name_is_cut_at_a_character():
