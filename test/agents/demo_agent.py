@@ -84,15 +84,15 @@ def scene(model, what, question):
 
 
 def inside_the_call():
-    """Waits until the scripted service holds the request; with the real one a moment must do."""
+    """Waits until the scripted service holds the request, and a moment; the moment must do with the real one."""
     url = os.environ.get("OPENAI_BASE_URL")
     deadline = time.monotonic() + 30
-    while url and time.monotonic() < deadline:
-        with urllib.request.urlopen(url.removesuffix("/v1") + "/hanging", timeout=5) as answer:
-            if json.load(answer)["count"]:
-                return
+    held = not url
+    while not held and time.monotonic() < deadline:
         time.sleep(0.02)
-    time.sleep(0.5)
+        with urllib.request.urlopen(url.removesuffix("/v1") + "/hanging", timeout=5) as answer:
+            held = json.load(answer)["count"] > 0
+    time.sleep(0.7)
 
 
 def start_doomed():

@@ -131,7 +131,7 @@ def test_the_metrics_agree_with_the_observations(demo):
         assert count == metrics[f"chat_request_duration_seconds_count{labels}"]
         for kind in ("prompt_tokens", "completion_tokens", "total_tokens"):
             key = f'llm_tokens_total{{token_type="{kind}",provider="openai",model="{model}"}}'
-            assert metrics[key] == sum(o[kind] for o in mine) > 0
+            assert metrics[key] == sum(o[kind] or 0 for o in mine) > 0
     tools = [call["name"] for o in observations for call in o["tool_calls"]]
     for tool in ("weather", "days_until"):
         assert metrics[f'tool_calls_total{{tool_name="{tool}"}}'] == tools.count(tool) > 0
