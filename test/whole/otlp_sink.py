@@ -7,7 +7,9 @@ decode is a fault that close() raises.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -60,6 +62,14 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
+    def setup(self):
+        super().setup()
+        self.server.sockets.add(self.request)
+
+    def finish(self):
+        self.server.sockets.discard(self.request)
+        super().finish()
+
     def do_POST(self):
         sink = self.server.sink
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -110,6 +120,7 @@ class OtlpSink:
     def _listen(self, port: int) -> None:
         self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.sink = self
+        self._server.sockets = set()
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
         )
@@ -135,9 +146,12 @@ class OtlpSink:
             self._script.extend(answers)
 
     def go_down(self) -> None:
-        """Refuses connections from now on."""
+        """Closes every connection and refuses new ones from now on."""
         self._server.shutdown()
         self._server.server_close()
+        for connection in list(self._server.sockets):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._server = None
 
