@@ -106,13 +106,14 @@ static uint64_t cursor_of(struct str value)
 int page_each(struct str doc, const char *key, page_item_fn *fn, void *ctx, uint64_t *ret_next)
 {
 	struct reader r = {doc.p, doc.p + doc.len};
+	const struct str wanted = {key, strlen(key)};
 	uint64_t next = 0;
 	bool seen = false;
 
 	expect(&r, '{');
 	while (r.p) {
 		struct str name = take_key(&r);
-		if (r.p && name.p && str_eq(name, str_of(key))) {
+		if (r.p && str_eq(name, wanted)) {
 			read_list(&r, fn, ctx);
 			seen = true;
 		} else if (r.p) {

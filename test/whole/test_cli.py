@@ -53,8 +53,9 @@ def request(agent, at: int, name: str = "weather-agent", **root) -> bytes:
     agent.start(ids[0], at, kind="agent", name=name, session="s-17", **root)
     agent.start(ids[1], at, kind="llm", name="ChatOpenAI", model="gpt-4o", parent=ids[0], input="hi")
     agent.end(ids[1], at + 300 * MS, usage={"prompt_tokens": 212, "completion_tokens": 41})
-    for run, tool in zip(ids[2:], ("weather", "days_until")):
-        agent.start(run, at + 300 * MS, kind="tool", name=tool, parent=ids[0], input={"q": "Oslo"})
+    for run, tool, begin in zip(ids[2:], ("weather", "days_until"), (300, 301)):
+        arguments = {"q": "Oslo"}
+        agent.start(run, at + begin * MS, kind="tool", name=tool, parent=ids[0], input=arguments)
     error = {"type": "ValueError", "message": "no such date"}
     agent.end(ids[3], at + 310 * MS, error=error)
     agent.end(ids[2], at + 1900 * MS, output="sunny")
