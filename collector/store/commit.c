@@ -447,6 +447,18 @@ void commit_stop(struct store *s)
 	pthread_join(s->thread, NULL);
 }
 
+void write_notes(struct store *s)
+{
+	struct batch none;
+
+	batch_init(&none);
+	pthread_mutex_lock(&s->lock);
+	if (s->noted_ns)
+		work(s, &none);
+	pthread_mutex_unlock(&s->lock);
+	batch_deinit(&none);
+}
+
 void commit_cursor(struct store *s, const char *name, uint64_t seq)
 {
 	pthread_mutex_lock(&s->lock);

@@ -159,6 +159,9 @@ MUST_CHECK int quarantine(const char *dir, char **ret_path);
 /** The position noted under name since the store was opened; false: none was. */
 bool noted_cursor(struct store *s, const char *name, uint64_t *ret_seq);
 
+/** Writes the positions noted since commit_stop(): exporters deliver to the last. */
+void write_notes(struct store *s);
+
 /* --- evict.c --- */
 
 /* What a transaction removed. */

@@ -350,6 +350,8 @@ void store_close(struct store *s)
 {
 	if (!s)
 		return;
+	if (s->env)
+		write_notes(s);
 	while (s->reader_count > 0)
 		mdb_txn_abort(s->readers[--s->reader_count]);
 	if (s->env)
