@@ -310,6 +310,9 @@ def test_what_is_stored_goes_out_before_the_end(daemon, sink):
         agent.flush()
     assert d.stop() == 0
     assert_exactly_once(sink, 4000)
+    again = daemon(exporting(sink))
+    assert_ledger(again, NAME)
+    assert len(sink.spans()) == 4000
 
 
 def test_a_new_exporter_begins_at_the_end_and_an_old_one_where_it_was(daemon):
