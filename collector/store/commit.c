@@ -37,19 +37,21 @@ struct write {
 	uint64_t oldest_ns;
 };
 
-/* An upper bound of the pages that a batch takes: its bytes, and for each block what is left over
- * in its last page and in the tree. */
-static uint64_t pages_needed(const struct store *s, const struct batch *b)
+/* An upper bound of the pages that the batch's blocks take: their bytes, and for each what is left
+ * over in its last page and in the trees. */
+static uint64_t pages_of_blocks(const struct store *s, const struct batch *b)
 {
-	if (batch_is_empty(b))
+	uint64_t bytes = b->spans.bytes.len + b->spans.fingerprints.len +
+	                 b->observations.bytes.len + b->observations.fingerprints.len;
+
+	if (bytes == 0)
 		return 0;
-	uint64_t bytes =
-		batch_bytes(b) + b->spans.fingerprints.len + b->observations.fingerprints.len;
-	uint64_t opens = b->opens.len / sizeof(struct open_head);
-	if (opens > b->opens.len / 1024)
-		opens = b->opens.len / 1024; // small values share a page
-	return bytes / s->page_bytes + 2ull * (b->spans.blocks + b->observations.blocks) + opens +
-	       32;
+	return bytes / s->page_bytes + 2ull * (b->spans.blocks + b->observations.blocks) + 32;
+}
+
+static uint64_t pages_of_batch(const struct store *s, const struct batch *b)
+{
+	return pages_of_blocks(s, b) + b->opens.len / s->page_bytes;
 }
 
 static int change_open_runs(struct write *w, const struct buf *opens)
@@ -195,7 +197,7 @@ static int write_commit(struct write *w)
 static int write_batch(struct write *w, struct batch *b)
 {
 	struct store *s = w->s;
-	uint64_t need = pages_needed(s, b);
+	uint64_t need = pages_of_blocks(s, b), before = used_pages(s, w->txn);
 	int rc = change_open_runs(w, &b->opens);
 
 	if (rc != 0)
@@ -206,8 +208,8 @@ static int write_batch(struct write *w, struct batch *b)
 	rc = evict(s, w->txn, target, expired_before(w), &w->evicted);
 	if (rc != 0)
 		return rc;
-	if (b->spans.count + b->observations.count > 0 &&
-	    used_pages(s, w->txn) + need > share(s, FULL))
+	uint64_t after = used_pages(s, w->txn) + need;
+	if (after > share(s, FULL) && after > before)
 		return MDB_MAP_FULL;
 	rc = append_blocks(w, SPANS, &b->spans);
 	return rc != 0 ? rc : append_blocks(w, OBSERVATIONS, &b->observations);
@@ -241,9 +243,8 @@ static int write_once(struct store *s, struct batch *b, const struct note *notes
 
 /* --- making room --- */
 
-/* Frees pages for a batch that found none. LMDB lends a freed page again only two transactions
- * later, so a second one follows. */
-static int make_room(struct store *s, uint64_t pages)
+/* One transaction that frees pages, of which none may be left to free. */
+static int write_room(struct store *s, uint64_t pages, bool *ret_evicted)
 {
 	struct write w;
 	int rc = write_begin(&w, s);
@@ -251,35 +252,37 @@ static int make_room(struct store *s, uint64_t pages)
 	if (rc != 0)
 		return rc;
 	uint64_t used = used_pages(s, w.txn);
-	rc = evict(s, w.txn, used > pages ? used - pages : 0, 0, &w.evicted);
-	if (rc == 0 && w.evicted.blocks == 0)
-		rc = MDB_MAP_FULL;
-	if (rc != 0) {
-		mdb_txn_abort(w.txn);
-		return rc;
-	}
-	rc = write_commit(&w);
+	if (pages > 0)
+		rc = evict(s, w.txn, used > pages ? used - pages : 0, 0, &w.evicted);
 	if (rc == 0)
-		rc = write_begin(&w, s);
-	if (rc != 0)
-		return rc;
-	rc = put_next(&w);
+		rc = put_next(&w); // one that changes nothing would not count
 	if (rc != 0) {
 		mdb_txn_abort(w.txn);
 		return rc;
 	}
+	*ret_evicted = w.evicted.blocks > 0;
 	return write_commit(&w);
+}
+
+/* LMDB lends a freed page again only to the second transaction after. */
+static int make_room(struct store *s, uint64_t pages, bool *ret_evicted)
+{
+	bool none;
+	int rc = write_room(s, pages, ret_evicted);
+
+	return rc != 0 ? rc : write_room(s, 0, &none);
 }
 
 /* A map that is full, or so split up that a large block finds no place, is not an error yet. */
 static int write_with_room(struct store *s, struct batch *b, const struct note *notes,
                            unsigned count)
 {
-	uint64_t pages = pages_needed(s, b) + s->limit_pages / 50;
+	uint64_t pages = pages_of_batch(s, b) + s->limit_pages / 50;
+	bool evicted = true;
 	int rc = write_once(s, b, notes, count);
 
-	for (unsigned i = 0; i < ROOM_TRIES && rc == MDB_MAP_FULL; i++) {
-		rc = make_room(s, pages << (2 * i));
+	for (unsigned i = 0; i < ROOM_TRIES && evicted && rc == MDB_MAP_FULL; i++) {
+		rc = make_room(s, pages << (2 * i), &evicted);
 		if (rc == 0)
 			rc = write_once(s, b, notes, count);
 	}
@@ -317,7 +320,7 @@ static int commit(struct store *s, struct batch *b, const struct note *notes, un
 
 	if (s->broken)
 		return -EIO;
-	if (pages_needed(s, b) > share(s, FULL))
+	if (pages_of_batch(s, b) > share(s, FULL))
 		return -E2BIG;
 	int rc = judge(s, write_with_room(s, b, notes, count));
 	if (rc != 0)
