@@ -78,5 +78,7 @@ int restore_runs(struct runs *r, struct store *store, struct moment now)
 	rc = refold_requests(&w, store);
 	if (rc < 0)
 		return rc;
-	return store_spans(store, 0, since, remember, &w);
+	uint64_t next = store_next_seq(store); // no more of them than are remembered
+	return store_spans(store, next > CAP_CLOSED_RUNS ? next - CAP_CLOSED_RUNS : 0, since, remember,
+	                   &w);
 }

@@ -129,5 +129,8 @@ int chunk_each(const struct buf *chunk, const struct store_chunk *range, store_s
  * at the end of the log, or at its beginning. */
 int store_cursor(struct store *s, const char *name, bool from_beginning, uint64_t *ret_seq);
 
+/** The sequence number that the next span gets. */
+uint64_t store_next_seq(struct store *s);
+
 /** Spans in the log at or after seq. */
 uint64_t store_pending(struct store *s, uint64_t seq);

@@ -20,6 +20,11 @@ int store_read(struct store *s, uint64_t from_seq, size_t max_bytes, struct buf 
 	return copy_blocks(s, &s->logs[SPANS], &range, out, ret);
 }
 
+uint64_t store_next_seq(struct store *s)
+{
+	return atomic_load(&s->logs[SPANS].next);
+}
+
 uint64_t store_pending(struct store *s, uint64_t seq)
 {
 	uint64_t first = atomic_load(&s->logs[SPANS].first);
