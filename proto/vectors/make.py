@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Writes good.json and bad.json, the protocol's vectors: python3 make.py, in this directory.
+"""Writes good.json and bad.json, the protocol's vectors: python3 make.py.
+
+With a directory as argument it writes their bodies there instead, to seed a fuzzer.
 
 It packs by hand, so that it can also write what no packer would. The format of the two files
 is described in README.md.
@@ -8,6 +10,7 @@ is described in README.md.
 import json
 import os
 import struct
+import sys
 import uuid
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -586,13 +589,22 @@ def write(name, vectors):
         f.write("[\n" + ",\n".join(lines) + "\n]\n")
 
 
+def write_bodies(directory):
+    for vector in GOOD + BAD:
+        with open(os.path.join(directory, vector["name"]), "wb") as f:
+            f.write(bytes.fromhex(vector["frame"])[4:])
+
+
 def main():
     for section in (good_hello, good_start, good_end, good_values, good_others, good_longer_forms,
                     bad_prefixes, bad_heads, bad_claims, bad_trailing, bad_limits, bad_types,
                     bad_ids_and_times, bad_text, bad_duplicates, bad_several):
         section()
-    write("good.json", GOOD)
-    write("bad.json", BAD)
+    if len(sys.argv) > 1:
+        write_bodies(sys.argv[1])
+    else:
+        write("good.json", GOOD)
+        write("bad.json", BAD)
 
 
 if __name__ == "__main__":
