@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
@@ -359,7 +360,10 @@ static bool deliver_stored(struct exporter *e)
 static void *run(void *arg)
 {
 	struct exporter *e = arg;
+	char name[16]; // the kernel keeps no more
 
+	snprintf(name, sizeof(name), "export-%s", e->config->name);
+	prctl(PR_SET_NAME, name);
 	for (;;) {
 		wait_for_spans(e);
 		linger(e);

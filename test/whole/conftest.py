@@ -25,6 +25,7 @@ import pytest
 from otlp_sink import OtlpSink
 
 READY = re.compile(r"ready socket=(\S+) http=(\S+) data=(\S+)")
+SANITIZER = re.compile(r"(Address|Thread|Leak|Memory)Sanitizer|runtime error:")
 SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)")
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
@@ -292,6 +293,7 @@ def daemon(sidelightd, tmp_path):
     yield start
     for one in running:
         one.kill()
+        assert not SANITIZER.search(one.log), one.log
 
 
 @pytest.fixture
