@@ -126,7 +126,7 @@ static char *read_file(const char *path)
 		fail_msg("no %s", path);
 	char *text = calloc(1, 256 * KIB);
 	assert_non_null(text);
-	fread(text, 1, 256 * KIB - 1, file);
+	assert_true(fread(text, 1, 256 * KIB - 1, file) > 0);
 	fclose(file);
 	return text;
 }
