@@ -144,7 +144,7 @@ static const struct sink_ops console_ops = {
 	.send = console_send,
 	.rest = console_rest,
 	.close = console_close,
-	.pace_ns = 50 * NS_PER_MS,
+	.pace_ns = 100 * NS_PER_MS,
 };
 
 int console_open(struct sink **ret, const struct exporter_config *config,

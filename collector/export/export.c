@@ -41,7 +41,8 @@ struct exporter {
 	int wake_fd;        // new spans, or the end
 	atomic_bool asleep; // notify must write to wake_fd
 
-	uint64_t cursor; // everything before it is settled
+	uint64_t cursor;     // everything before it is settled
+	uint64_t evicted_to; // what retention took before it has been counted
 	struct buf chunk;
 	struct store_chunk range;
 	struct buf spans; // struct span_record[], into chunk
@@ -51,7 +52,7 @@ struct exporter {
 	uint64_t failing_since_ns; // mono; 0: all is well
 	uint64_t logged_ns;        // mono: the last time that a failure was logged
 	bool failure_is_logged;    // of this outage
-	bool read_error_is_logged, notice_is_logged;
+	bool read_error_is_logged, notice_is_logged, eviction_is_logged;
 	uint32_t rejections_logged; // bit: enum rejection
 };
 _Static_assert(REJECTION_COUNT <= 32, "a bit each in rejections_logged");
@@ -106,9 +107,47 @@ static void wait_for_wake(struct exporter *e, int timeout_ms)
 		lower_fd(e->wake_fd);
 }
 
+/* What lies before it, from the cursor on, is in memory: retention can't take it any more. */
+static uint64_t held_to(const struct exporter *e)
+{
+	return e->range.next_seq > e->cursor ? e->range.next_seq : e->cursor;
+}
+
+static void count_evicted(struct exporter *e, uint64_t spans)
+{
+	if (spans == 0)
+		return;
+	stat_add(&e->stats->evicted, spans);
+	if (!e->eviction_is_logged)
+		log_warn("exporter %s: spans leave the store before they could be delivered; "
+		         "a larger store.size holds out longer",
+		         e->config->name);
+	e->eviction_is_logged = true;
+}
+
+/* Counts what retention takes meanwhile: an outage that costs spans must show. */
+static void watch_evictions(struct exporter *e, uint64_t oldest)
+{
+	uint64_t from = held_to(e) > e->evicted_to ? held_to(e) : e->evicted_to;
+
+	if (oldest <= from)
+		return;
+	count_evicted(e, oldest - from);
+	e->evicted_to = oldest;
+}
+
 static void update_pending(struct exporter *e)
 {
-	stat_set(&e->stats->pending, store_pending(e->all->store, e->cursor));
+	uint64_t first, next;
+
+	store_bounds(e->all->store, &first, &next);
+	watch_evictions(e, first);
+	uint64_t held = held_to(e);
+	uint64_t from = held > e->evicted_to ? held : e->evicted_to;
+	uint64_t pending = held - e->cursor + (next > from ? next - from : 0);
+	stat_set(&e->stats->pending, pending);
+	if (pending == 0)
+		e->eviction_is_logged = false;
 }
 
 static void tick(void *ctx)
@@ -177,20 +216,21 @@ static void settle(struct exporter *e, uint64_t cursor)
 
 static int read_chunk(struct exporter *e)
 {
+	struct store_chunk range;
+
 	buf_clear(&e->spans);
-	int err = store_read(e->all->store, e->cursor, CAP_EXPORT_CHUNK, &e->chunk, &e->range);
+	int err = store_read(e->all->store, e->cursor, CAP_EXPORT_CHUNK, &e->chunk, &range);
 	if (err)
 		return err;
-	if (e->range.lost) {
-		stat_add(&e->stats->evicted, e->range.lost);
-		log_warn("exporter %s: %" PRIu64
-		         " spans left the store before they could be delivered",
-		         e->config->name, e->range.lost);
-		settle(e, e->range.count ? e->range.first_seq : e->range.next_seq);
-	}
-	if (e->range.count == 0)
+	uint64_t counted = e->evicted_to > e->cursor ? e->evicted_to - e->cursor : 0;
+	if (range.lost > counted)
+		count_evicted(e, range.lost - counted);
+	if (range.lost)
+		settle(e, range.count ? range.first_seq : range.next_seq);
+	e->range = range;
+	if (range.count == 0)
 		return 0;
-	err = chunk_each(&e->chunk, &e->range, keep_span, e);
+	err = chunk_each(&e->chunk, &range, keep_span, e);
 	return err ? err : buf_error(&e->spans);
 }
 

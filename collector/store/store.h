@@ -132,5 +132,9 @@ int store_cursor(struct store *s, const char *name, bool from_beginning, uint64_
 /** The sequence number that the next span gets. */
 uint64_t store_next_seq(struct store *s);
 
+/** The number of the oldest span in the log, and the one that the next span will get: equal when
+ * there is none. */
+void store_bounds(struct store *s, uint64_t *ret_first, uint64_t *ret_next);
+
 /** Spans in the log at or after seq. */
 uint64_t store_pending(struct store *s, uint64_t seq);

@@ -25,11 +25,17 @@ uint64_t store_next_seq(struct store *s)
 	return atomic_load(&s->logs[SPANS].next);
 }
 
+void store_bounds(struct store *s, uint64_t *ret_first, uint64_t *ret_next)
+{
+	*ret_first = atomic_load(&s->logs[SPANS].first);
+	*ret_next = atomic_load(&s->logs[SPANS].next);
+}
+
 uint64_t store_pending(struct store *s, uint64_t seq)
 {
-	uint64_t first = atomic_load(&s->logs[SPANS].first);
-	uint64_t next = atomic_load(&s->logs[SPANS].next);
+	uint64_t first, next;
 
+	store_bounds(s, &first, &next);
 	if (seq < first)
 		seq = first;
 	return next > seq ? next - seq : 0;

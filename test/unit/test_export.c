@@ -29,7 +29,8 @@ struct store {
 	uint64_t oldest, next;
 	uint64_t cursors[EXPORTERS];
 	unsigned cursor_commits;
-	int read_errors; // so many reads fail
+	int read_errors;  // so many reads fail
+	uint64_t damaged; // so many spans at the end of a chunk can't be read
 };
 
 static struct store store = {.lock = PTHREAD_MUTEX_INITIALIZER,
@@ -56,7 +57,9 @@ int store_read(struct store *s, uint64_t from_seq, size_t max_bytes, struct buf 
 	uint64_t count = s->next > first ? s->next - first : 0;
 	count = count > CHUNK ? CHUNK : count;
 	if (!err) {
-		*ret = (struct store_chunk){first, first + count, first - from_seq, count};
+		uint64_t bad = s->damaged < count ? s->damaged : count;
+		*ret = (struct store_chunk){first, first + count, first - from_seq + bad,
+		                            count - bad};
 		buf_extend(out, count == CHUNK ? max_bytes : count);
 	}
 	pthread_mutex_unlock(&s->lock);
@@ -78,13 +81,12 @@ int store_cursor(struct store *s, const char *name, bool from_beginning, uint64_
 	return 0;
 }
 
-uint64_t store_pending(struct store *s, uint64_t seq)
+void store_bounds(struct store *s, uint64_t *ret_first, uint64_t *ret_next)
 {
 	pthread_mutex_lock(&s->lock);
-	uint64_t first = at_least(seq, s->oldest);
-	uint64_t n = s->next > first ? s->next - first : 0;
+	*ret_first = s->oldest;
+	*ret_next = s->next;
 	pthread_mutex_unlock(&s->lock);
-	return n;
 }
 
 void commit_cursor(struct store *s, const char *name, uint64_t seq)
@@ -189,6 +191,7 @@ static int setup(void **state)
 	store.oldest = store.next = 1;
 	store.cursor_commits = 0;
 	store.read_errors = 0;
+	store.damaged = 0;
 	memset(sinks, 0, sizeof(sinks));
 	for (int i = 0; i < EXPORTERS; i++) {
 		store.cursors[i] = 1;
@@ -354,6 +357,25 @@ static void what_retention_took_is_counted_as_evicted(void **state)
 	assert_ledger(0, 60, 0, 40);
 }
 
+static void evictions_are_counted_while_a_backend_is_down(void **state)
+{
+	for (int i = 0; i < 4; i++)
+		script(0, (struct outcome_report){.outcome = OUTCOME_RETRY, .message = "down"});
+	add_spans(2 * CHUNK);
+	start();
+	wait_until(&sinks[0].tries, 1);
+	pthread_mutex_lock(&store.lock);
+	store.oldest = 1 + CHUNK + CHUNK / 2;
+	pthread_mutex_unlock(&store.lock);
+	// The chunk being tried is in memory and still to be delivered; half of the rest is lost.
+	wait_until(&sinks[0].tries, 3);
+	assert_int_equal(stat_get(&stats->exporters[0].evicted), CHUNK / 2);
+	assert_int_equal(stat_get(&stats->exporters[0].pending), CHUNK + CHUNK / 2);
+	wait_until(&store.cursors[0], store.next);
+	stop(NS_PER_S);
+	assert_ledger(0, CHUNK + CHUNK / 2, 0, CHUNK / 2);
+}
+
 static void all_of_it_may_be_evicted(void **state)
 {
 	add_spans(100);
@@ -363,6 +385,17 @@ static void all_of_it_may_be_evicted(void **state)
 	wait_until(&store.cursors[0], store.next);
 	stop(NS_PER_S);
 	assert_ledger(0, 1, 0, 100);
+}
+
+static void damaged_spans_count_as_lost_wherever_they_are(void **state)
+{
+	add_spans(100);
+	store.damaged = 5;
+	store.oldest = 11;
+	start();
+	wait_until(&store.cursors[0], store.next);
+	stop(NS_PER_S);
+	assert_ledger(0, 85, 0, 15);
 }
 
 static void a_store_that_can_not_be_read_is_tried_again(void **state)
@@ -452,7 +485,9 @@ int main(void)
 		test(a_partial_success_is_not_sent_again),
 		test(what_a_try_leaves_goes_into_the_next_one),
 		test(what_retention_took_is_counted_as_evicted),
+		test(evictions_are_counted_while_a_backend_is_down),
 		test(all_of_it_may_be_evicted),
+		test(damaged_spans_count_as_lost_wherever_they_are),
 		test(a_store_that_can_not_be_read_is_tried_again),
 		test(stopping_delivers_what_is_stored),
 		test(stopping_ends_a_hanging_try_after_the_grace),
