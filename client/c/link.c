@@ -247,13 +247,16 @@ static void count_sent(struct link *l, size_t n)
 
 void sl_link_pump(struct link *l)
 {
+	enum { FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL };
 	struct iovec iov[3];
 	struct msghdr msg = {.msg_iov = iov};
 
 	if (!connect_if_due(l))
 		return;
 	while ((msg.msg_iovlen = (size_t)gather(l, iov)) > 0) {
-		ssize_t n = sendmsg(l->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+		ssize_t n = msg.msg_iovlen == 1
+		                    ? send(l->fd, iov[0].iov_base, iov[0].iov_len, FLAGS)
+		                    : sendmsg(l->fd, &msg, FLAGS);
 		if (n >= 0) {
 			count_sent(l, (size_t)n);
 		} else if (is_passing(errno)) {

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
@@ -34,7 +35,8 @@ struct cut {
 };
 
 struct sidelight {
-	_Atomic pid_t pid; // whose connection it is; 0 while a child takes it over
+	_Atomic pid_t *owner; // whose connection it is, in a page of its own
+	bool forgets;         // a child reads 0 there: the kernel wipes it on fork
 	pthread_mutex_t lock;
 	struct link link;
 	uint8_t *frame; // where frames are built
@@ -240,12 +242,11 @@ static void put_error(struct sidelight *sl, struct fields *f, const struct sidel
 
 /* ---- Frames ---- */
 
-static struct pack pack_into(uint8_t *data, size_t room)
+static void pack_into(struct pack *p, uint8_t *data, size_t room)
 {
-	struct pack p = {.data = data, .room = room};
-
-	sl_pack_bytes(&p, "\0\0\0\0", 4); // the length prefix
-	return p;
+	*p = (struct pack){.room = room};
+	p->data = data;
+	sl_pack_bytes(p, "\0\0\0\0", 4); // the length prefix
 }
 
 static void finish_frame(struct pack *p)
@@ -258,7 +259,7 @@ static void finish_frame(struct pack *p)
 
 static void begin_frame(struct sidelight *sl, uint64_t type, size_t elements)
 {
-	sl->out = pack_into(sl->frame, sl->frame_room);
+	pack_into(&sl->out, sl->frame, sl->frame_room);
 	sl->cut_count = 0;
 	sl_pack_array(&sl->out, elements);
 	sl_pack_uint(&sl->out, type);
@@ -281,7 +282,7 @@ static void say_dropped(struct sidelight *sl, size_t n)
 
 	if (sl->dropped_unsaid == 0)
 		return;
-	p = pack_into(bytes, sizeof(bytes));
+	pack_into(&p, bytes, sizeof(bytes));
 	sl_pack_array(&p, 2);
 	sl_pack_uint(&p, DROPPED);
 	sl_pack_map(&p, 2);
@@ -331,11 +332,10 @@ static int put_event(struct sidelight *sl)
 
 static int build_hello(struct sidelight *sl, const struct sidelight_options *o)
 {
-	struct pack p = pack_into(sl->hello, sizeof(sl->hello));
-	struct fields f = {0};
 	const char *service = o->service ? o->service : program_invocation_short_name;
+	struct fields f;
 
-	sl->out = p;
+	pack_into(&sl->out, sl->hello, sizeof(sl->hello));
 	sl_pack_array(&sl->out, 2);
 	sl_pack_uint(&sl->out, HELLO);
 	f = begin_fields(sl);
@@ -370,6 +370,21 @@ static size_t clamp(size_t n, size_t if_zero, size_t least, size_t most)
 	return n < least ? least : n > most ? most : n;
 }
 
+/* A page that forgets over a fork tells parent and child apart without a system call; where the
+ * kernel has none, each call asks for its process id. */
+static int make_owner(struct sidelight *sl)
+{
+	void *page = mmap(NULL, sizeof(*sl->owner), PROT_READ | PROT_WRITE,
+	                  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (page == MAP_FAILED)
+		return -ENOMEM;
+	sl->forgets = madvise(page, sizeof(*sl->owner), MADV_WIPEONFORK) == 0;
+	sl->owner = page;
+	atomic_store(sl->owner, getpid());
+	return 0;
+}
+
 static int init(struct sidelight *sl, const struct sidelight_options *o)
 {
 	size_t room = clamp(o->buffer_bytes, BUFFER_DEFAULT, BUFFER_LEAST, BUFFER_MOST);
@@ -389,8 +404,7 @@ static int init(struct sidelight *sl, const struct sidelight_options *o)
 		return -ENOMEM;
 	seed_random(sl);
 	sign_hello(sl, getpid());
-	sl->pid = getpid();
-	return 0;
+	return make_owner(sl);
 }
 
 static void destroy(struct sidelight *sl)
@@ -398,6 +412,8 @@ static void destroy(struct sidelight *sl)
 	sl_link_deinit(&sl->link);
 	pthread_mutex_destroy(&sl->lock);
 	free(sl->frame);
+	if (sl->owner)
+		munmap((void *)sl->owner, sizeof(*sl->owner));
 	free(sl);
 }
 
@@ -418,16 +434,20 @@ struct sidelight *sidelight_open(const struct sidelight_options *options)
 	return sl;
 }
 
+enum { TAKING_OVER = -1 };
+
 /* In a child: the connection and what waits are its parent's, and the lock may have been held by
  * a thread that is not here. One thread of the child takes over, others wait for it. */
-static void take_over(struct sidelight *sl, pid_t pid)
+static void take_over(struct sidelight *sl)
 {
-	pid_t owner = atomic_load(&sl->pid);
+	pid_t pid = getpid();
+	pid_t owner = atomic_load(sl->owner);
 
 	while (owner != pid) {
-		if (owner == 0 || !atomic_compare_exchange_strong(&sl->pid, &owner, 0)) {
+		if (owner == TAKING_OVER ||
+		    !atomic_compare_exchange_strong(sl->owner, &owner, TAKING_OVER)) {
 			sched_yield();
-			owner = atomic_load(&sl->pid);
+			owner = atomic_load(sl->owner);
 			continue;
 		}
 		pthread_mutex_init(&sl->lock, NULL);
@@ -436,17 +456,17 @@ static void take_over(struct sidelight *sl, pid_t pid)
 		sl->dropped_unsaid = 0;
 		seed_random(sl);
 		sign_hello(sl, pid);
-		atomic_store(&sl->pid, pid);
+		atomic_store(sl->owner, pid);
 		return;
 	}
 }
 
 static void enter(struct sidelight *sl)
 {
-	pid_t pid = getpid();
+	pid_t owner = atomic_load_explicit(sl->owner, memory_order_acquire);
 
-	if (atomic_load_explicit(&sl->pid, memory_order_relaxed) != pid)
-		take_over(sl, pid);
+	if (owner <= 0 || (!sl->forgets && owner != getpid()))
+		take_over(sl);
 	pthread_mutex_lock(&sl->lock);
 }
 
@@ -473,9 +493,9 @@ void sidelight_close(struct sidelight *sl)
 /* ---- Runs ---- */
 
 /* A UUID of version 7: ordered by time, and random enough to be a trace id. */
-static void new_run(struct sidelight *sl, struct sidelight_run *ret_run)
+static void new_run(struct sidelight *sl, uint64_t unix_ns, struct sidelight_run *ret_run)
 {
-	uint64_t ms = unix_now_ns() / 1000000;
+	uint64_t ms = unix_ns / 1000000;
 	uint64_t a = next_random(sl), b = next_random(sl);
 
 	for (int i = 0; i < 6; i++)
@@ -486,10 +506,10 @@ static void new_run(struct sidelight *sl, struct sidelight_run *ret_run)
 	ret_run->id[8] = (uint8_t)(0x80 | (ret_run->id[8] & 0x3f));
 }
 
-static void build_start(struct sidelight *sl, const struct sidelight_run *run,
+static void build_start(struct sidelight *sl, const struct sidelight_run *run, uint64_t unix_ns,
                         const struct sidelight_start_fields *in)
 {
-	begin_run_frame(sl, START, 5, run, in->unix_ns, in->mono_ns);
+	begin_run_frame(sl, START, 5, run, unix_ns, in->mono_ns);
 	struct fields f = begin_fields(sl);
 	put_name(sl, &f, "kind", in->kind);
 	put_name(sl, &f, "name", in->name);
@@ -521,12 +541,13 @@ int sidelight_start(struct sidelight *sl, struct sidelight_run *ret_run,
 	if (!sl || !ret_run || !are_attrs(fields->attrs, fields->attr_count) ||
 	    (fields->tag_count > 0 && !fields->tags))
 		return -EINVAL;
+	uint64_t unix_ns = fields->unix_ns ? fields->unix_ns : unix_now_ns();
 	enter(sl);
 	if (fields->run)
 		*ret_run = *fields->run;
 	else
-		new_run(sl, ret_run);
-	build_start(sl, ret_run, fields);
+		new_run(sl, unix_ns, ret_run);
+	build_start(sl, ret_run, unix_ns, fields);
 	int r = put_event(sl);
 	leave(sl);
 	return r;

@@ -849,6 +849,42 @@ static void the_environment_names_the_socket(void **state)
 	hang_up(&h);
 }
 
+static void the_users_runtime_directory_is_looked_in(void **state)
+{
+	struct place *p = *state;
+	struct sidelight_run run;
+	char dir[128], path[160];
+
+	if (access("/run/sidelight/sidelight.sock", F_OK) == 0)
+		skip(); // the system's collector comes first
+	snprintf(dir, sizeof(dir), "%s/sidelight", p->dir);
+	snprintf(path, sizeof(path), "%s/sidelight.sock", dir);
+	assert_int_equal(mkdir(dir, 0700), 0);
+	int before = p->listener;
+	p->listener = listen_at(path);
+	assert_int_equal(setenv("XDG_RUNTIME_DIR", p->dir, 1), 0);
+	struct sidelight *sl = sidelight_open(NULL);
+	assert_int_equal(unsetenv("XDG_RUNTIME_DIR"), 0);
+	assert_int_equal(sidelight_start(sl, &run, NULL), 0);
+	// Anybody could have made a directory in /tmp that others can enter.
+	assert_int_equal(chmod(dir, 0755), 0);
+	struct heard h = accept_one(p);
+	expect(&h, EVENT_HELLO);
+	sidelight_close(sl);
+	hang_up(&h);
+
+	assert_int_equal(setenv("XDG_RUNTIME_DIR", p->dir, 1), 0);
+	sl = sidelight_open(NULL);
+	assert_int_equal(unsetenv("XDG_RUNTIME_DIR"), 0);
+	assert_int_equal(sidelight_flush(sl, 20), -ETIMEDOUT);
+	assert_false(is_readable(p->listener, 0));
+	sidelight_close(sl);
+	close(p->listener);
+	p->listener = before;
+	unlink(path);
+	rmdir(dir);
+}
+
 static void a_path_that_no_socket_can_have_is_refused(void **state)
 {
 	char path[200];
@@ -906,6 +942,7 @@ int main(void)
 		TEST(a_child_speaks_for_itself),
 		TEST(nothing_is_allocated_after_open),
 		TEST(the_environment_names_the_socket),
+		TEST(the_users_runtime_directory_is_looked_in),
 		TEST(a_path_that_no_socket_can_have_is_refused),
 		TEST(the_example_tells_a_whole_story),
 	};
