@@ -151,6 +151,10 @@ bool call_observation(void *ctx, const struct span_record *rec);
  * directory is known to be ours. 0, -ENOENT (none there), ERR_CORRUPT, ERR_FOREIGN, ERR_VERSION. */
 MUST_CHECK int verify(const char *dir, uint64_t map_bytes, bool marked);
 
+/** Whether all pages of a data file are whole and used once (pages.c); what it has not come to by
+ * until_ns (monotonic) is taken on trust. */
+MUST_CHECK bool pages_are_sound(int fd, uint64_t bytes, uint64_t until_ns);
+
 /** Moves the files aside, beside where they were. *ret_path is malloc'd. */
 MUST_CHECK int quarantine(const char *dir, char **ret_path);
 

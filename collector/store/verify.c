@@ -61,9 +61,6 @@ static enum verdict look_at_metas(int fd, bool marked)
 
 struct walk {
 	MDB_txn *txn;
-	const char *map;
-	uint64_t map_used; // bytes that a value may lie in
-	uint64_t last_page, page_bytes;
 	uint64_t until_ns;
 	uint64_t steps;
 };
@@ -73,52 +70,7 @@ static bool is_out_of_time(struct walk *w)
 	return ++w->steps % 64 == 0 && clock_mono_ns() > w->until_ns;
 }
 
-/* LMDB checks no value's length; and of a long value's own page nothing at all, but frees as many
- * pages as that says. Its header: number 8, pad 2, flags 2, pages 4. */
-static bool is_value_sound(const struct walk *w, const MDB_val *v)
-{
-	enum { PAGE_HEADER = 16, OVERFLOW_FLAG = 4 };
-	const char *p = v->mv_data;
-	uint64_t number;
-	uint16_t flags;
-	uint32_t pages;
-
-	if (v->mv_size > w->map_used || p < w->map + PAGE_HEADER ||
-	    p > w->map + (w->map_used - v->mv_size))
-		return false;
-	uint64_t at = (uint64_t)(p - w->map);
-	if (v->mv_size <= w->page_bytes / 2)
-		return at % w->page_bytes + v->mv_size <= w->page_bytes;
-	memcpy(&number, p - 16, sizeof(number));
-	memcpy(&flags, p - 6, sizeof(flags));
-	memcpy(&pages, p - 4, sizeof(pages));
-	return at % w->page_bytes == PAGE_HEADER && flags == OVERFLOW_FLAG &&
-	       number == at / w->page_bytes &&
-	       pages == (PAGE_HEADER + v->mv_size + w->page_bytes - 1) / w->page_bytes;
-}
-
-/* The numbers of free pages come in descending order, a transaction's in one list: its length
- * first. */
-static bool is_free_list_sound(const struct walk *w, const MDB_val *v)
-{
-	const char *p = v->mv_data;
-	uint64_t count, page, above = w->last_page + 1;
-
-	if (v->mv_size < sizeof(count))
-		return false;
-	memcpy(&count, p, sizeof(count));
-	if (count >= v->mv_size / sizeof(count))
-		return false;
-	for (uint64_t i = 1; i <= count; i++) {
-		memcpy(&page, p + i * sizeof(page), sizeof(page));
-		if (page < 2 || page >= above)
-			return false;
-		above = page;
-	}
-	return true;
-}
-
-typedef bool sound_fn(const struct walk *w, const MDB_val *v);
+typedef bool sound_fn(const MDB_val *v);
 
 /* Every key in ascending order, every value where it can be, and to its liking. */
 static enum verdict walk_database(struct walk *w, MDB_dbi dbi, size_t key_size, sound_fn *is_sound)
@@ -134,9 +86,9 @@ static enum verdict walk_database(struct walk *w, MDB_dbi dbi, size_t key_size, 
 	for (; rc == 0; rc = mdb_cursor_get(c, &k, &v, MDB_NEXT)) {
 		MDB_val before = val_of(last, last_len);
 		if (k.mv_size == 0 || k.mv_size > sizeof(last) ||
-		    (key_size != 0 && k.mv_size != key_size) || !is_value_sound(w, &v) ||
+		    (key_size != 0 && k.mv_size != key_size) ||
 		    (last_len != 0 && mdb_cmp(w->txn, dbi, &before, &k) >= 0) ||
-		    (is_sound && !is_sound(w, &v)))
+		    (is_sound && !is_sound(&v)))
 			return CORRUPT;
 		memcpy(last, k.mv_data, k.mv_size);
 		last_len = k.mv_size;
@@ -146,14 +98,14 @@ static enum verdict walk_database(struct walk *w, MDB_dbi dbi, size_t key_size, 
 	return rc == MDB_NOTFOUND ? SOUND : CORRUPT;
 }
 
-static bool is_open_sound(const struct walk *w, const MDB_val *v)
+static bool is_open_sound(const MDB_val *v)
 {
 	struct open_parts parts;
 
 	return open_parse(&parts, (struct str){v->mv_data, v->mv_size}) == 0;
 }
 
-static bool is_cursor_sound(const struct walk *w, const MDB_val *v)
+static bool is_cursor_sound(const MDB_val *v)
 {
 	return v->mv_size == sizeof(uint64_t);
 }
@@ -176,8 +128,7 @@ static enum verdict walk_log(struct walk *w, const struct log *log)
 		    memcmp(bk.mv_data, dk.mv_data, sizeof(seq)) != 0)
 			return CORRUPT;
 		memcpy(&seq, dk.mv_data, sizeof(seq));
-		if (!is_value_sound(w, &bv) || !is_value_sound(w, &dv) ||
-		    dir_entry_read(&entry, &dv) != 0 || entry.length != bv.mv_size ||
+		if (dir_entry_read(&entry, &dv) != 0 || entry.length != bv.mv_size ||
 		    entry.count == 0 || (expected != 0 && seq != expected))
 			return CORRUPT;
 		expected = seq + entry.count;
@@ -199,8 +150,6 @@ static enum verdict check_newest(struct walk *w, const struct log *log)
 		return CORRUPT;
 	int rc = mdb_cursor_get(c, &k, &v, MDB_LAST);
 	for (unsigned i = 0; i < NEWEST_BLOCKS && rc == 0; i++) {
-		if (!is_value_sound(w, &v))
-			return CORRUPT;
 		if (block_open(&r, (struct str){v.mv_data, v.mv_size}) != 0)
 			return CORRUPT;
 		rc = mdb_cursor_get(c, &k, &v, MDB_PREV);
@@ -233,35 +182,18 @@ static enum verdict check_format(struct walk *w, struct store *s, bool marked)
 	return format > STORE_FORMAT ? NEWER : SOUND;
 }
 
-/* Where the map begins: LMDB won't say, but each page knows its number. A wrong number leaves every
- * value outside of the map, which is the right verdict too. */
-static const char *map_address(const struct walk *w, MDB_dbi meta)
-{
-	MDB_val k = val_of("format", 6), v;
-	uint64_t number;
-
-	if (mdb_get(w->txn, meta, &k, &v) != 0)
-		return NULL;
-	const char *page = (const char *)((uintptr_t)v.mv_data & ~(uintptr_t)(w->page_bytes - 1));
-	memcpy(&number, page, sizeof(number));
-	return number <= w->last_page ? page - number * w->page_bytes : NULL;
-}
-
 static enum verdict walk_all(struct walk *w, struct store *s, bool marked)
 {
-	enum { FREE_DBI = 0, MAIN_DBI = 1 };
+	enum { MAIN_DBI = 1 };
 	enum verdict v = check_format(w, s, marked);
 	MDB_stat st;
 
 	if (v != SOUND || mdb_stat(w->txn, MAIN_DBI, &st) != 0 || st.ms_entries == 0)
 		return v;
-	w->map = map_address(w, s->meta);
-	if (!w->map || open_databases(s, w->txn, 0) != 0)
+	if (open_databases(s, w->txn, 0) != 0)
 		return CORRUPT;
 	for (unsigned i = 0; i < LOGS && v == SOUND; i++)
 		v = check_newest(w, &s->logs[i]);
-	if (v == SOUND)
-		v = walk_database(w, FREE_DBI, sizeof(uint64_t), is_free_list_sound);
 	if (v == SOUND)
 		v = walk_database(w, s->meta, 0, NULL);
 	if (v == SOUND)
@@ -272,30 +204,20 @@ static enum verdict walk_all(struct walk *w, struct store *s, bool marked)
 }
 
 /* In the child. What it opens it leaves to its exit. */
-static enum verdict examine(const char *dir, uint64_t map_bytes, bool marked)
+static enum verdict examine(const char *dir, int fd, uint64_t bytes, uint64_t map_bytes,
+                            bool marked)
 {
 	struct store s = {0};
-	struct stat st;
-	MDB_envinfo info;
-	MDB_stat env_stat;
-	mdb_filehandle_t fd;
 	struct walk w = {.until_ns = clock_mono_ns() + BUDGET_MS * NS_PER_MS};
 
+	if (!pages_are_sound(fd, bytes, w.until_ns))
+		return CORRUPT;
 	if (mdb_env_create(&s.env) != 0 || mdb_env_set_maxdbs(s.env, STORE_DATABASES) != 0 ||
 	    mdb_env_set_mapsize(s.env, map_bytes) != 0)
 		return UNKNOWN;
 	int rc = mdb_env_open(s.env, dir, MDB_NOTLS | MDB_NOLOCK | MDB_RDONLY, 0);
 	if (rc != 0)
 		return rc == EACCES || rc == EMFILE || rc == ENFILE ? UNKNOWN : CORRUPT;
-	if (mdb_env_info(s.env, &info) != 0 || mdb_env_stat(s.env, &env_stat) != 0 ||
-	    mdb_env_get_fd(s.env, &fd) != 0 || fstat(fd, &st) != 0)
-		return UNKNOWN;
-	w.page_bytes = env_stat.ms_psize;
-	w.last_page = info.me_last_pgno;
-	w.map_used = (w.last_page + 1) * w.page_bytes;
-	if (w.page_bytes != (uint64_t)sysconf(_SC_PAGESIZE) || w.last_page < 1 ||
-	    w.last_page > UINT32_MAX || w.map_used > (uint64_t)st.st_size)
-		return CORRUPT;
 	if (mdb_txn_begin(s.env, NULL, MDB_RDONLY, &w.txn) != 0)
 		return CORRUPT;
 	return walk_all(&w, &s, marked);
@@ -351,7 +273,8 @@ static int signal_error(int sig)
 	}
 }
 
-static int examine_in_child(const char *dir, uint64_t map_bytes, bool marked)
+static int examine_in_child(const char *dir, int fd, uint64_t bytes, uint64_t map_bytes,
+                            bool marked)
 {
 	int status;
 	pid_t pid = fork();
@@ -360,7 +283,7 @@ static int examine_in_child(const char *dir, uint64_t map_bytes, bool marked)
 		return -errno;
 	if (pid == 0) {
 		prepare_child();
-		_exit((int)examine(dir, map_bytes, marked));
+		_exit((int)examine(dir, fd, bytes, map_bytes, marked));
 	}
 	while (waitpid(pid, &status, 0) < 0) {
 		if (errno != EINTR)
@@ -389,8 +312,10 @@ int verify(const char *dir, uint64_t map_bytes, bool marked)
 		rc = -ENOENT;
 	if (rc == 0)
 		rc = verdict_error(look_at_metas(fd, marked));
+	if (rc == 0)
+		rc = examine_in_child(dir, fd, (uint64_t)st.st_size, map_bytes, marked);
 	close(fd);
-	return rc != 0 ? rc : examine_in_child(dir, map_bytes, marked);
+	return rc;
 }
 
 /* The first free name of data.mdb.bad-TIME, data.mdb.bad-TIME-1, … */

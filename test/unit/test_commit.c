@@ -59,6 +59,14 @@ static void assert_ledger(struct fixture *f, uint64_t stored)
 	assert_int_equal(store_pending(f->store, 0), m.count);
 }
 
+/* What LMDB has made of the file is what the check at the next start takes for sound. */
+static void assert_sound(struct fixture *f)
+{
+	fixture_close(f);
+	assert_int_equal(fixture_open(f), 0);
+	assert_null(f->quarantine);
+}
+
 /* --- retention --- */
 
 static void a_full_store_takes_appends_for_ever(void **state)
@@ -78,6 +86,7 @@ static void a_full_store_takes_appends_for_ever(void **state)
 	assert_true(stat_get(&f.stats->spans_evicted) > n / 2);
 	assert_true(stat_get(&f.stats->store_bytes) > f.options.bytes * 70 / 100);
 	assert_ledger(&f, n);
+	assert_sound(&f);
 	fixture_deinit(&f);
 }
 
@@ -97,6 +106,7 @@ static void a_full_store_takes_records_of_every_size(void **state)
 		assert_within_quota(&f);
 	}
 	assert_ledger(&f, n);
+	assert_sound(&f);
 	fixture_deinit(&f);
 }
 
@@ -118,6 +128,7 @@ static void a_small_store_full_of_small_blocks_takes_large_ones(void **state)
 	}
 	assert_within_quota(&f);
 	assert_ledger(&f, n);
+	assert_sound(&f);
 	fixture_deinit(&f);
 }
 
@@ -259,6 +270,7 @@ static void open_runs_that_fill_the_store_can_still_end(void **state)
 	add_span(&f, 1, MIB, 1);
 	assert_int_equal(fixture_commit(&f), 0);
 	assert_within_quota(&f);
+	assert_sound(&f);
 	fixture_deinit(&f);
 }
 
