@@ -153,6 +153,42 @@ def test_spans_wait_over_a_restart(daemon):
         assert_ledger(again, NAME, waiting=50)
 
 
+def test_nothing_acknowledged_is_missing_after_kills(daemon):
+    """At least once: what was flushed arrives, whenever the daemon was killed."""
+    sent = 0
+    with OtlpSink() as sink:
+        for _ in range(5):
+            d = daemon(exporting(sink))
+            with d.agent() as agent:
+                for _ in range(4):
+                    agent.runs(100)
+                    agent.flush()
+                    sent += 100
+            d.kill()
+        daemon(exporting(sink))
+        sink.wait(lambda s: len({span.span_id for span in s.spans()}) >= sent)
+        assert len({span.span_id for span in sink.spans()}) == sent
+
+
+def test_what_retention_takes_is_counted_during_the_outage(daemon):
+    with OtlpSink(listening=False) as sink:
+        d = daemon({**exporting(sink), "store": {"size": "16MiB"}})
+        with d.agent() as agent:
+            for i in range(500):
+                agent.runs(1, input=f"{i}" + "x" * 60000)
+                if i % 50 == 49:
+                    agent.flush()
+        metrics = assert_ledger(d, NAME)
+        lost = exporter_ledger(metrics, NAME)["evicted"]
+        assert 0 < lost < 500
+        assert exporter_ledger(metrics, NAME)["delivered"] == 0
+        d.wait_for_line("leave the store before they could be delivered")
+        sink.come_up()
+        ledger = settled(d, 1)
+        assert ledger == {"delivered": 500 - lost, "rejected": 0, "evicted": lost, "pending": 0}
+        assert_exactly_once(sink, int(500 - lost))
+
+
 def test_retry_after_is_obeyed(daemon, sink):
     sink.will(Answer(503, headers={"Retry-After": "1"}), Answer(429, headers={"Retry-After": "1"}))
     d = daemon(exporting(sink))
