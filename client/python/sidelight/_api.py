@@ -305,7 +305,7 @@ def _error_fields(error: Any) -> Optional[dict[str, str]]:
     if isinstance(error, BaseException):
         return error_of(error)
     if isinstance(error, dict):
-        return {text(key): text(value) for key, value in error.items()}
+        return {key: text(error[key]) for key in ("type", "message", "stack") if key in error}
     return {"type": "Error", "message": text(error)}
 
 

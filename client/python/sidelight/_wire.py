@@ -6,6 +6,7 @@ never longer than MAX_FRAME.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any, Optional, Union
 
 import msgpack  # type: ignore[import-untyped]
@@ -15,6 +16,7 @@ from ._values import MAX_NODES, MAX_TEXT, Cleaner, is_plain, text
 VERSION = 1
 MAX_FRAME = 1 << 20
 MAX_NAME = 1024  # bytes of an event's name
+MAX_ATTRS = 1000  # the collector refuses more than 1024
 
 RunId = Union[bytes, str]
 
@@ -72,6 +74,10 @@ def _texts(value: Any) -> list[str]:
     if isinstance(value, (list, tuple, set, frozenset)):
         return [text(item) for item in value]
     return [text(value)]
+
+
+def _few(attrs: dict[str, Any]) -> dict[str, Any]:
+    return attrs if len(attrs) <= MAX_ATTRS else dict(islice(attrs.items(), MAX_ATTRS))
 
 
 def _run_id(value: Any) -> Optional[RunId]:
@@ -141,7 +147,7 @@ def start(
     if tags:
         fields["tags"] = _texts(tags)
     if attrs:
-        fields["attrs"] = attrs
+        fields["attrs"] = _few(attrs)
     return _pack_fields([1, run_id, unix_ns, mono_ns], fields)
 
 
@@ -170,13 +176,13 @@ def end(
     if error is not None:
         fields["error"] = error
     if attrs:
-        fields["attrs"] = attrs
+        fields["attrs"] = _few(attrs)
     return _pack_fields([2, run_id, unix_ns, mono_ns], fields)
 
 
 def event(run_id: RunId, unix_ns: int, mono_ns: int, name: str, attrs: dict[str, Any]) -> bytes:
     name = text(name).encode("utf-8", "replace")[:MAX_NAME].decode("utf-8", "ignore")
-    return _pack_fields([3, run_id, unix_ns, mono_ns, name or "event"], attrs, Cleaner.attrs)
+    return _pack_fields([3, run_id, unix_ns, mono_ns, name or "event"], _few(attrs), Cleaner.attrs)
 
 
 def flush(token: int) -> bytes:

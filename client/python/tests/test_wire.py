@@ -26,6 +26,7 @@ UNSAID = {
     "value-str-32",  # cut at 64 KiB
     "value-map-keys",  # keys become text
     "value-deepest",  # we stop at 8 containers
+    "attrs-many",  # and at 1000 attributes
 }
 
 
@@ -119,6 +120,17 @@ def test_tags_are_a_list_of_texts():
     assert tags("one") == ["one"]
     assert tags(("a", 2)) == ["a", "2"]
     assert tags(7) == ["7"]
+
+
+def test_no_more_attributes_than_the_collector_takes():
+    many = {f"k{i}": i for i in range(5000)}
+    for frame in (
+        _wire.start(b"r" * 16, 1, 2, attrs=many),
+        _wire.end(b"r" * 16, 1, 2, attrs=many),
+        _wire.event(b"r" * 16, 1, 2, "e", many),
+    ):
+        fields = msgpack.unpackb(frame[4:])[-1]
+        assert len(fields.get("attrs", fields)) == 1000
 
 
 def test_a_parent_is_16_bytes_or_a_text():
