@@ -157,6 +157,11 @@ static int open_socket(const char *path)
 	return -1;
 }
 
+bool sl_link_is_away(const struct link *l)
+{
+	return l->fd < 0 && sl_mono_now_ns() < l->retry_at_ns;
+}
+
 static bool connect_if_due(struct link *l)
 {
 	if (l->fd >= 0)

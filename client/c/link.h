@@ -47,6 +47,9 @@ bool sl_link_fits(const struct link *l, size_t n);
 /** Appends a whole frame, which fits. */
 void sl_link_append(struct link *l, const void *frame, size_t n);
 
+/** Whether there is no connection, and it is not time to try for one. */
+bool sl_link_is_away(const struct link *l);
+
 /** Connects if it is time to, and sends what the socket takes. */
 void sl_link_pump(struct link *l);
 

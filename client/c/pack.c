@@ -1,26 +1,32 @@
 #include "pack.h"
 
-#include <endian.h>
 #include <string.h>
+
+static inline bool has_room(struct pack *p, size_t n)
+{
+	if (p->full || n > p->room - p->len)
+		p->full = true;
+	return !p->full;
+}
 
 void sl_pack_bytes(struct pack *p, const void *bytes, size_t n)
 {
-	if (p->full || n > p->room - p->len) {
-		p->full = true;
+	if (!has_room(p, n))
 		return;
-	}
 	memcpy(p->data + p->len, bytes, n);
 	p->len += n;
 }
 
-/* A first byte and a big-endian number of 1, 2, 4 or 8 bytes. */
-static void pack_head(struct pack *p, uint8_t first, uint64_t n, size_t width)
+/* A first byte and a big-endian number of so many bytes. */
+static inline void pack_head(struct pack *p, uint8_t first, uint64_t n, size_t width)
 {
-	uint64_t big = htobe64(n);
-	uint8_t head[9] = {first};
-
-	memcpy(head + 1, (const uint8_t *)&big + 8 - width, width);
-	sl_pack_bytes(p, head, 1 + width);
+	if (!has_room(p, 1 + width))
+		return;
+	uint8_t *out = p->data + p->len;
+	p->len += 1 + width;
+	*out = first;
+	for (size_t i = width; i > 0; i--, n >>= 8)
+		out[i] = (uint8_t)n;
 }
 
 /* The shortest of an 8-bit (if there is one), 16-bit and 32-bit length. */
@@ -134,20 +140,36 @@ static size_t character_length(const uint8_t *s, size_t left)
 	return n;
 }
 
+static inline uint64_t load(const char *p)
+{
+	uint64_t word;
+
+	memcpy(&word, p, sizeof(word));
+	return word;
+}
+
+/* Eight bytes at a time, the last ones twice: most text is nothing else. */
+static bool is_ascii(const char *text, size_t len)
+{
+	uint64_t high = 0;
+	size_t i;
+
+	if (len < 8) {
+		for (i = 0; i < len; i++)
+			high |= (uint8_t)text[i];
+		return !(high & 0x80);
+	}
+	for (i = 0; i + 8 < len; i += 8)
+		high |= load(text + i);
+	return !((high | load(text + len - 8)) & 0x8080808080808080ull);
+}
+
 /* Where the first bad byte is, from `from` on; len if there is none. */
 static size_t find_bad(const char *text, size_t from, size_t len)
 {
 	const uint8_t *s = (const uint8_t *)text;
-	uint64_t word;
 
 	while (from < len) {
-		if (len - from >= 8) {
-			memcpy(&word, s + from, 8);
-			if (!(word & 0x8080808080808080ull)) {
-				from += 8;
-				continue;
-			}
-		}
 		size_t n = character_length(s + from, len - from);
 		if (n == 0)
 			return from;
@@ -164,6 +186,10 @@ void sl_pack_text(struct pack *p, const char *text, size_t len)
 		pack_head(p, (uint8_t)(0xa0 | len), 0, 0);
 	else
 		pack_length(p, 0xd9, 0xda, len);
+	if (is_ascii(text, len)) {
+		sl_pack_bytes(p, text, len);
+		return;
+	}
 	while (from < len) {
 		size_t bad = find_bad(text, from, len);
 		sl_pack_bytes(p, text + from, bad - from);

@@ -50,6 +50,7 @@ struct sidelight {
 	uint64_t random;
 	uint64_t token;
 	uint64_t dropped, dropped_unsaid;
+	bool is_full; // the last event found no room
 	const char *drop_reason;
 };
 
@@ -315,17 +316,32 @@ static int put_frame(struct sidelight *sl)
 	return 0;
 }
 
-/* The same for an event: what can't be sent is counted. */
+static int drop(struct sidelight *sl, const char *reason, int error)
+{
+	sl->dropped++;
+	sl->dropped_unsaid++;
+	sl->drop_reason = reason;
+	return error;
+}
+
+/* Whether an event is worth building. After one that found no room while the collector is away,
+ * the next are dropped unbuilt until it is time to look for the collector again. */
+static int admit(struct sidelight *sl)
+{
+	if (sl->is_full && sl_link_is_away(&sl->link))
+		return drop(sl, "away", -ENOBUFS);
+	return 0;
+}
+
+/* Sends the built event, or counts it. */
 static int put_event(struct sidelight *sl)
 {
 	int r = put_frame(sl);
 
-	if (r < 0) {
-		sl->dropped++;
-		sl->dropped_unsaid++;
-		sl->drop_reason = r == -EMSGSIZE ? "too_long" : sl->link.fd < 0 ? "away" : "full";
-	}
-	return r;
+	sl->is_full = r == -ENOBUFS;
+	if (r == -EMSGSIZE)
+		return drop(sl, "too_long", r);
+	return r < 0 ? drop(sl, sl->link.fd < 0 ? "away" : "full", r) : 0;
 }
 
 /* ---- Open, fork, close ---- */
@@ -454,6 +470,7 @@ static void take_over(struct sidelight *sl)
 		sl_link_abandon(&sl->link);
 		sl->dropped = 0;
 		sl->dropped_unsaid = 0;
+		sl->is_full = false;
 		seed_random(sl);
 		sign_hello(sl, pid);
 		atomic_store(sl->owner, pid);
@@ -547,8 +564,11 @@ int sidelight_start(struct sidelight *sl, struct sidelight_run *ret_run,
 		*ret_run = *fields->run;
 	else
 		new_run(sl, unix_ns, ret_run);
-	build_start(sl, ret_run, unix_ns, fields);
-	int r = put_event(sl);
+	int r = admit(sl);
+	if (r == 0) {
+		build_start(sl, ret_run, unix_ns, fields);
+		r = put_event(sl);
+	}
 	leave(sl);
 	return r;
 }
@@ -581,8 +601,11 @@ int sidelight_end(struct sidelight *sl, const struct sidelight_run *run,
 	    !are_attrs(fields->usage, fields->usage_count))
 		return -EINVAL;
 	enter(sl);
-	build_end(sl, run, fields);
-	int r = put_event(sl);
+	int r = admit(sl);
+	if (r == 0) {
+		build_end(sl, run, fields);
+		r = put_event(sl);
+	}
 	leave(sl);
 	return r;
 }
@@ -595,10 +618,13 @@ int sidelight_event(struct sidelight *sl, const struct sidelight_run *run,
 	    !are_attrs(fields->attrs, fields->attr_count))
 		return -EINVAL;
 	enter(sl);
-	begin_run_frame(sl, POINT, 6, run, fields->unix_ns, fields->mono_ns);
-	put_text(sl, fields->name, NAME_MOST);
-	put_attr_map(sl, fields->attrs, fields->attr_count);
-	int r = put_event(sl);
+	int r = admit(sl);
+	if (r == 0) {
+		begin_run_frame(sl, POINT, 6, run, fields->unix_ns, fields->mono_ns);
+		put_text(sl, fields->name, NAME_MOST);
+		put_attr_map(sl, fields->attrs, fields->attr_count);
+		r = put_event(sl);
+	}
 	leave(sl);
 	return r;
 }

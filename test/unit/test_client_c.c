@@ -607,6 +607,43 @@ static void what_is_dropped_is_counted_and_reported(void **state)
 	hang_up(&h);
 }
 
+static void what_the_collector_missed_is_told_when_it_is_back(void **state)
+{
+	struct place *p = *state;
+	struct sidelight_options o = {.socket = p->path, .buffer_bytes = 16384};
+	struct sidelight *sl = sidelight_open(&o);
+	struct sidelight_run run = {{0}}, before;
+	uint64_t kept = 0, seen = 0;
+
+	stop_listening(p);
+	while (sidelight_start(sl, &run, NULL) == 0)
+		assert_true(++kept < 10000);
+	for (int i = 0; i < 99; i++) {
+		before = run;
+		assert_int_equal(sidelight_start(sl, &run, NULL), -ENOBUFS);
+		assert_memory_not_equal(run.id, before.id, 16);
+	}
+	assert_int_equal(sidelight_dropped(sl), 100);
+	p->listener = listen_at(p->path);
+	while (!is_readable(p->listener, 0))
+		(void)sidelight_flush(sl, 20);
+	assert_int_equal(sidelight_end(sl, &run, NULL), 0);
+	struct heard h = accept_one(p);
+	expect(&h, EVENT_HELLO);
+	struct event ev = next_event(&h);
+	for (; ev.type == EVENT_START; ev = next_event(&h))
+		seen++;
+	assert_int_equal(seen, kept);
+	// A flush that waited for room may have brought the report.
+	while (ev.type == EVENT_FLUSH)
+		ev = next_event(&h);
+	assert_int_equal(ev.type, EVENT_DROPPED);
+	assert_int_equal(ev.dropped, 100);
+	expect_text(ev.reason, "away");
+	sidelight_close(sl);
+	hang_up(&h);
+}
+
 static void a_frame_larger_than_the_buffer_is_dropped(void **state)
 {
 	const struct place *p = *state;
@@ -933,6 +970,7 @@ int main(void)
 		TEST(wrong_arguments_are_refused),
 		TEST(events_wait_for_an_absent_collector),
 		TEST(what_is_dropped_is_counted_and_reported),
+		TEST(what_the_collector_missed_is_told_when_it_is_back),
 		TEST(a_frame_larger_than_the_buffer_is_dropped),
 		TEST(a_frame_that_broke_off_is_sent_again_whole),
 		TEST(a_flush_ends_with_its_answer),
