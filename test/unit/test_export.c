@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "export/export.h"
+#include "export/exporter.h"
 #include "export/sink.h"
 #include "store/commit.h"
 #include "store/store.h"
