@@ -63,7 +63,9 @@ static int give(struct frames *f, const uint8_t *body, size_t len, frame_fn *fn,
 static ssize_t complete_kept(struct frames *f, const uint8_t *bytes, size_t len, frame_fn *fn,
                              void *ctx)
 {
-	size_t want = FRAME_PREFIX;
+	// A prefix that is kept whole has been checked when it was.
+	bool is_known = f->kept.len >= FRAME_PREFIX;
+	size_t want = FRAME_PREFIX + (is_known ? length_at(f->kept.data) : 0);
 	size_t taken = 0;
 
 	for (;;) {
@@ -76,7 +78,8 @@ static ssize_t complete_kept(struct frames *f, const uint8_t *bytes, size_t len,
 		if (f->kept.len < want)
 			return (ssize_t)taken;
 		size_t length = length_at(f->kept.data);
-		if (want == FRAME_PREFIX) {
+		if (!is_known) {
+			is_known = true;
 			int rc = check_prefix(f, length, fn, ctx);
 			if (rc < 0)
 				return rc;
