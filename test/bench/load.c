@@ -209,31 +209,31 @@ static void wait_for_room(struct load *l)
 	}
 }
 
-/* Up to BURST events of each connection; false when none of them took any. */
-static bool send_round(struct load *l, unsigned int *ret_open)
+/* Up to BURST events of each connection that takes them; counts those with more to send. */
+static void send_round(struct load *l, unsigned int *ret_ready, unsigned int *ret_blocked)
 {
-	bool any = false;
-	*ret_open = 0;
+	*ret_ready = 0;
+	*ret_blocked = 0;
 	for (unsigned int i = 0; i < l->connections; i++) {
 		struct conn *c = &l->conns[i];
-		if (c->done)
-			continue;
-		(*ret_open)++;
-		if (c->blocked || !write_tail(l, c))
-			continue;
-		for (unsigned int n = 0; n < BURST && send_event(l, c); n++)
-			any = true;
+		if (!c->done && !c->blocked && write_tail(l, c)) {
+			for (unsigned int n = 0; n < BURST && send_event(l, c); n++)
+				;
+		}
+		*ret_ready += !c->done && !c->blocked;
+		*ret_blocked += !c->done && c->blocked;
 	}
-	return any;
 }
 
 static void send_all(struct load *l)
 {
-	unsigned int open = 0;
+	unsigned int ready = 0;
+	unsigned int blocked = 0;
 	do {
-		if (!send_round(l, &open) && open > 0)
+		send_round(l, &ready, &blocked);
+		if (ready == 0 && blocked > 0)
 			wait_for_room(l);
-	} while (open > 0);
+	} while (ready > 0 || blocked > 0);
 }
 
 /* An event every 1/rate s; one that finds no room goes as soon as there is. */
