@@ -1,7 +1,6 @@
 #include "ingest/frames.h"
 
 #include <errno.h>
-#include <sys/types.h>
 
 #include "base/caps.h"
 
@@ -59,47 +58,44 @@ static int give(struct frames *f, const uint8_t *body, size_t len, frame_fn *fn,
 	return fn(ctx, (struct str){(const char *)body, len}, REFUSAL_NONE) ? 0 : -ECANCELED;
 }
 
-/* Adds to the kept frame until it is whole. Returns the bytes taken, or an error. */
-static ssize_t complete_kept(struct frames *f, const uint8_t *bytes, size_t len, frame_fn *fn,
-                             void *ctx)
+/* Adds to what is kept until there are `want` bytes. False: there are not enough yet, or error. */
+static bool fill_kept(struct frames *f, size_t want, struct str *from)
 {
-	// A prefix that is kept whole has been checked when it was.
-	bool is_known = f->kept.len >= FRAME_PREFIX;
-	size_t want = FRAME_PREFIX + (is_known ? length_at(f->kept.data) : 0);
-	size_t taken = 0;
+	size_t missing = want - f->kept.len;
+	size_t n = missing < from->len ? missing : from->len;
 
-	for (;;) {
-		size_t missing = want - f->kept.len;
-		size_t n = missing < len - taken ? missing : len - taken;
-		buf_append(&f->kept, bytes + taken, n);
-		if (buf_error(&f->kept))
-			return -ENOMEM;
-		taken += n;
-		if (f->kept.len < want)
-			return (ssize_t)taken;
-		size_t length = length_at(f->kept.data);
-		if (!is_known) {
-			is_known = true;
-			int rc = check_prefix(f, length, fn, ctx);
-			if (rc < 0)
-				return rc;
-			if (rc > 0) {
-				f->skip = length;
-				break;
-			}
-			want += length;
-		}
-		if (f->kept.len == want) {
-			int rc = give(f, f->kept.data + FRAME_PREFIX, length, fn, ctx);
-			if (rc < 0)
-				return rc;
-			break;
-		}
-	}
+	buf_append(&f->kept, from->p, n);
+	from->p += n;
+	from->len -= n;
+	return f->kept.len == want;
+}
+
+static void drop_kept(struct frames *f)
+{
 	if (f->kept.room > 64 * KIB) // a large frame's room is not kept for the next
 		buf_deinit(&f->kept);
 	buf_clear(&f->kept);
-	return (ssize_t)taken;
+}
+
+/* Goes on with the frame that is kept. 0 or an error, as frames_feed(). */
+static int go_on(struct frames *f, struct str *from, frame_fn *fn, void *ctx)
+{
+	if (f->kept.len < FRAME_PREFIX) {
+		if (!fill_kept(f, FRAME_PREFIX, from))
+			return buf_error(&f->kept) ? -ENOMEM : 0;
+		int rc = check_prefix(f, length_at(f->kept.data), fn, ctx);
+		if (rc != 0) {
+			f->skip = rc > 0 ? length_at(f->kept.data) : 0;
+			drop_kept(f);
+			return rc < 0 ? rc : 0;
+		}
+	}
+	size_t length = length_at(f->kept.data);
+	if (!fill_kept(f, FRAME_PREFIX + length, from))
+		return buf_error(&f->kept) ? -ENOMEM : 0;
+	int rc = give(f, f->kept.data + FRAME_PREFIX, length, fn, ctx);
+	drop_kept(f);
+	return rc;
 }
 
 static int keep(struct frames *f, const uint8_t *bytes, size_t len)
@@ -108,40 +104,43 @@ static int keep(struct frames *f, const uint8_t *bytes, size_t len)
 	return buf_error(&f->kept) ? -ENOMEM : 0;
 }
 
+/* Takes one frame, or what there is of it, from where none was begun. */
+static int begin(struct frames *f, struct str *from, frame_fn *fn, void *ctx)
+{
+	const uint8_t *p = (const uint8_t *)from->p;
+	size_t left = from->len;
+
+	*from = (struct str){from->p + left, 0};
+	if (left < FRAME_PREFIX)
+		return keep(f, p, left);
+	size_t length = length_at(p);
+	int rc = check_prefix(f, length, fn, ctx);
+	if (rc < 0)
+		return rc;
+	if (rc == 0 && left - FRAME_PREFIX < length)
+		return keep(f, p, left);
+	size_t taken = FRAME_PREFIX + (rc > 0 ? 0 : length);
+	*from = (struct str){(const char *)p + taken, left - taken};
+	if (rc == 0)
+		return give(f, p + FRAME_PREFIX, length, fn, ctx);
+	f->skip = length;
+	return 0;
+}
+
 int frames_feed(struct frames *f, const uint8_t *bytes, size_t len, frame_fn *fn, void *ctx)
 {
-	const uint8_t *p = bytes, *end = bytes + len;
+	struct str from = {(const char *)bytes, len};
+	int rc = 0;
 
-	while (p < end) {
-		size_t left = (size_t)(end - p);
+	while (rc == 0 && from.len > 0) {
 		if (f->skip > 0) {
-			p += skip(f, left);
-			continue;
+			size_t n = skip(f, from.len);
+			from = (struct str){from.p + n, from.len - n};
+		} else if (f->kept.len > 0) {
+			rc = go_on(f, &from, fn, ctx);
+		} else {
+			rc = begin(f, &from, fn, ctx);
 		}
-		if (f->kept.len > 0) {
-			ssize_t n = complete_kept(f, p, left, fn, ctx);
-			if (n < 0)
-				return (int)n;
-			p += n;
-			continue;
-		}
-		if (left < FRAME_PREFIX)
-			return keep(f, p, left);
-		size_t length = length_at(p);
-		int rc = check_prefix(f, length, fn, ctx);
-		if (rc < 0)
-			return rc;
-		if (rc > 0) {
-			f->skip = length;
-			p += FRAME_PREFIX;
-			continue;
-		}
-		if (left - FRAME_PREFIX < length)
-			return keep(f, p, left);
-		rc = give(f, p + FRAME_PREFIX, length, fn, ctx);
-		if (rc < 0)
-			return rc;
-		p += FRAME_PREFIX + length;
 	}
-	return 0;
+	return rc;
 }
