@@ -8,9 +8,14 @@ enum { SLOTS = sizeof(((struct series_table *)0)->slots) / sizeof(uint16_t) };
 _Static_assert(SLOTS >= 2 * CAP_SERIES, "probing stays short");
 _Static_assert((SLOTS & (SLOTS - 1)) == 0, "slots are masked");
 
-#define X(ns, label) +1
-enum { BOUNDS = DURATION_BUCKETS(X), BUCKETS = BOUNDS + 1, DURATION_SUM = BUCKETS };
+#define X(ns, label) (ns),
+static const uint64_t bounds_ns[] = {DURATION_BUCKETS(X)};
 #undef X
+enum {
+	BOUNDS = sizeof(bounds_ns) / sizeof(bounds_ns[0]),
+	BUCKETS = BOUNDS + 1,
+	DURATION_SUM = BUCKETS,
+};
 _Static_assert(DURATION_SUM + 1 == SERIES_VALUES, "the histogram fits");
 
 enum { PROMPT, COMPLETION, TOTAL, TOKEN_TYPES };
@@ -133,13 +138,10 @@ static uint64_t *find_model(struct series_table *t, struct str provider, struct 
 
 void metrics_request(struct metrics *m, struct str provider, struct str model, uint64_t duration_ns)
 {
-#define X(ns, label) ns##ull,
-	static const uint64_t bounds[] = {DURATION_BUCKETS(X)};
-#undef X
 	uint64_t *values = find_model(&m->requests, provider, model);
 	unsigned bucket = 0;
 
-	while (bucket < BOUNDS && duration_ns > bounds[bucket])
+	while (bucket < BOUNDS && duration_ns > bounds_ns[bucket])
 		bucket++;
 	values[bucket]++;
 	values[DURATION_SUM] += duration_ns;

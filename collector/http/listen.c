@@ -31,15 +31,16 @@ static int bind_tcp(const struct addrinfo *ai)
 
 static int bound_port(int fd, uint16_t *ret_port)
 {
-	struct sockaddr_storage addr = {0};
+	union {
+		struct sockaddr any;
+		struct sockaddr_in v4;
+		struct sockaddr_in6 v6;
+	} addr = {0};
 	socklen_t len = sizeof(addr);
 
-	if (getsockname(fd, (struct sockaddr *)&addr, &len) < 0)
+	if (getsockname(fd, &addr.any, &len) < 0)
 		return -errno;
-	in_port_t port = addr.ss_family == AF_INET6
-	                         ? ((const struct sockaddr_in6 *)(const void *)&addr)->sin6_port
-	                         : ((const struct sockaddr_in *)(const void *)&addr)->sin_port;
-	*ret_port = ntohs(port);
+	*ret_port = ntohs(addr.any.sa_family == AF_INET6 ? addr.v6.sin6_port : addr.v4.sin_port);
 	return 0;
 }
 

@@ -138,7 +138,11 @@ static bool read_query(struct answer *a, const struct query *q, unsigned allowed
 	unsigned seen = 0;
 
 	*ret = (struct api_query){.limit = DEFAULT_LIMIT};
-	for (unsigned i = 0; i < q->count && i < MAX_QUERY; i++) {
+	if (q->count > MAX_QUERY) {
+		answer_error(a, 400, "bad_query", "there are too many query keys");
+		return false;
+	}
+	for (unsigned i = 0; i < q->count; i++) {
 		const struct query_pair *pair = &q->pairs[i];
 		int k = find_key(pair->key, allowed);
 		if (k < 0)
@@ -235,19 +239,19 @@ static void get_spans(struct answer *a, const struct call *c)
 	finish(a, api_spans(c->options->store, &c->query, &a->body));
 }
 
-enum { PAGE_KEYS = KEY_SINCE | KEY_LIMIT | KEY_CURSOR | KEY_STATUS };
+enum {
+	PAGE_KEYS = KEY_SINCE | KEY_LIMIT | KEY_CURSOR | KEY_STATUS,
+	ANY_KEY = 1 << 8, // not looked at: Prometheus may scrape with parameters of its own
+};
 
 static const struct {
 	const char *path; // one that ends in / has something behind it
 	unsigned keys;
 	void (*get)(struct answer *a, const struct call *c);
 } routes[] = {
-	{"/metrics", 0, get_metrics},
-	{"/healthz", 0, get_health},
-	{"/readyz", 0, get_ready},
-	{"/api/traces", PAGE_KEYS, get_traces},
-	{"/api/traces/", 0, get_trace},
-	{"/api/observations", PAGE_KEYS, get_observations},
+	{"/metrics", ANY_KEY, get_metrics},   {"/healthz", ANY_KEY, get_health},
+	{"/readyz", ANY_KEY, get_ready},      {"/api/traces", PAGE_KEYS, get_traces},
+	{"/api/traces/", 0, get_trace},       {"/api/observations", PAGE_KEYS, get_observations},
 	{"/api/spans", PAGE_KEYS, get_spans},
 };
 enum { ROUTES = sizeof(routes) / sizeof(routes[0]) };
@@ -270,12 +274,7 @@ void route(struct answer *a, const struct http_options *o, const char *path, con
 	for (int i = 0; i < ROUTES; i++) {
 		if (!is_at(routes[i].path, path, &c.rest))
 			continue;
-		// Prometheus may scrape with parameters of its own.
-		if (routes[i].keys == 0 && routes[i].get != get_trace)
-			routes[i].get(a, &c);
-		else if (q->count > MAX_QUERY)
-			answer_error(a, 400, "bad_query", "there are too many query keys");
-		else if (read_query(a, q, routes[i].keys, now_ns, &c.query))
+		if (routes[i].keys == ANY_KEY || read_query(a, q, routes[i].keys, now_ns, &c.query))
 			routes[i].get(a, &c);
 		return;
 	}
