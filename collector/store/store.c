@@ -315,6 +315,9 @@ static void preallocate(struct store *s, uint64_t bytes)
 
 	if (mdb_env_get_fd(s->env, &fd) != 0 || fstat(fd, &st) != 0)
 		return;
+	s->preallocated = (uint64_t)st.st_blocks * 512 >= bytes && (uint64_t)st.st_size >= bytes;
+	if (s->preallocated)
+		return;
 	s->preallocated = fallocate(fd, 0, 0, (off_t)bytes) == 0;
 	if (!s->preallocated && ftruncate(fd, st.st_size) != 0)
 		return; // what it got until the disk was full stays ours, and is not too long
