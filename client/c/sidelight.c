@@ -9,11 +9,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "link.h"
-#include "pack.h"
+#include "message.h"
 
 #define BUFFER_DEFAULT (1024 * 1024)
 #define BUFFER_LEAST (16 * 1024)
@@ -21,30 +20,14 @@
 #define VALUE_DEFAULT (64 * 1024)
 #define VALUE_LEAST 64
 #define FRAME_MOST (4 * 1024 * 1024) // the collector's limit
-#define NAME_MOST 1024               // bytes of a name, a model, a key; the collector's limit
-#define ATTRS_MOST 1023              // the collector's limit, and one for the cuts
-#define CUTS_MOST 32
-#define FLUSH_SLICE_MS 20 // another thread may replace the socket that flush waits on
-
-enum { HELLO, START, END, POINT, FLUSH, FLUSHED, DROPPED, BYE };
-
-/* A text that was cut, and what it measured. */
-struct cut {
-	const char *key;
-	uint64_t bytes;
-};
+#define FLUSH_SLICE_MS 20            // another thread may replace the socket that flush waits on
 
 struct sidelight {
 	_Atomic pid_t *owner; // whose connection it is, in a page of its own
 	bool forgets;         // a child reads 0 there: the kernel wipes it on fork
 	pthread_mutex_t lock;
 	struct link link;
-	uint8_t *frame; // where frames are built
-	size_t frame_room;
-	struct pack out;
-	struct cut cuts[CUTS_MOST];
-	size_t cut_count;
-	size_t max_value;
+	struct message message;         // the one that is being built
 	uint8_t hello[LINK_HELLO - 16]; // all but the pid, which a child changes
 	size_t hello_len;
 	uint64_t random;
@@ -53,14 +36,6 @@ struct sidelight {
 	bool is_full; // the last event found no room
 	const char *drop_reason;
 };
-
-static uint64_t unix_now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 /* splitmix64, seeded by the kernel in each process. */
 static uint64_t next_random(struct sidelight *sl)
@@ -81,231 +56,32 @@ static void seed_random(struct sidelight *sl)
 	sl->random = seed;
 }
 
-/* ---- Fields ---- */
-
-/* The message's own map, whose head is written once the number of its keys is known: 15 at most. */
-struct fields {
-	size_t head;
-	uint8_t count;
-};
-
-static struct fields begin_fields(struct sidelight *sl)
-{
-	struct fields f = {.head = sl->out.len};
-
-	sl_pack_map(&sl->out, 0);
-	return f;
-}
-
-static void end_fields(struct sidelight *sl, const struct fields *f)
-{
-	if (!sl->out.full)
-		sl->out.data[f->head] = (uint8_t)(0x80 | f->count);
-}
-
-static void put_text(struct sidelight *sl, const char *text, size_t most)
-{
-	sl_pack_text(&sl->out, text, sl_text_cut(text, strlen(text), most));
-}
-
-static void put_key(struct sidelight *sl, struct fields *f, const char *key)
-{
-	put_text(sl, key, NAME_MOST);
-	f->count++;
-}
-
-static void put_name(struct sidelight *sl, struct fields *f, const char *key, const char *name)
-{
-	if (!name)
-		return;
-	put_key(sl, f, key);
-	put_text(sl, name, NAME_MOST);
-}
-
-/* A text of any length: what is over the limit is cut, and remembered under its key. */
-static void put_value(struct sidelight *sl, const char *key, const char *text)
-{
-	size_t len = strlen(text);
-
-	if (len > sl->max_value && sl->cut_count < CUTS_MOST)
-		sl->cuts[sl->cut_count++] = (struct cut){key, len};
-	sl_pack_text(&sl->out, text, sl_text_cut(text, len, sl->max_value));
-}
-
-static void put_attr(struct sidelight *sl, const struct sidelight_attr *a)
-{
-	put_text(sl, a->key, NAME_MOST);
-	switch (a->type) {
-	case SIDELIGHT_STRING:
-		put_value(sl, a->key, a->value.s);
-		break;
-	case SIDELIGHT_INT:
-		sl_pack_int(&sl->out, a->value.i);
-		break;
-	case SIDELIGHT_DOUBLE:
-		sl_pack_double(&sl->out, a->value.d);
-		break;
-	case SIDELIGHT_BOOL:
-		sl_pack_bool(&sl->out, a->value.i != 0);
-		break;
-	}
-}
-
-static bool are_attrs(const struct sidelight_attr *attrs, size_t count)
-{
-	if (count > ATTRS_MOST || (count > 0 && !attrs))
-		return false;
-	for (size_t i = 0; i < count; i++)
-		if (!attrs[i].key || (unsigned)attrs[i].type > SIDELIGHT_BOOL ||
-		    (attrs[i].type == SIDELIGHT_STRING && !attrs[i].value.s))
-			return false;
-	return true;
-}
-
-static bool any_is_long(const struct sidelight *sl, const struct sidelight_attr *attrs,
-                        size_t count)
-{
-	for (size_t i = 0; i < count; i++)
-		if (attrs[i].type == SIDELIGHT_STRING && strlen(attrs[i].value.s) > sl->max_value)
-			return true;
-	return false;
-}
-
-/* sidelight.cut: what was cut, with its full length. */
-static void put_cuts(struct sidelight *sl)
-{
-	put_text(sl, "sidelight.cut", NAME_MOST);
-	sl_pack_map(&sl->out, sl->cut_count);
-	for (size_t i = 0; i < sl->cut_count; i++) {
-		put_text(sl, sl->cuts[i].key, NAME_MOST);
-		sl_pack_uint(&sl->out, sl->cuts[i].bytes);
-	}
-}
-
-static void put_attr_map(struct sidelight *sl, const struct sidelight_attr *attrs, size_t count)
-{
-	bool cuts = sl->cut_count > 0 || any_is_long(sl, attrs, count);
-
-	sl_pack_map(&sl->out, count + cuts);
-	for (size_t i = 0; i < count; i++)
-		put_attr(sl, &attrs[i]);
-	if (cuts)
-		put_cuts(sl);
-}
-
-static void put_attrs(struct sidelight *sl, struct fields *f, const struct sidelight_attr *attrs,
-                      size_t count)
-{
-	if (count == 0 && sl->cut_count == 0)
-		return;
-	put_key(sl, f, "attrs");
-	put_attr_map(sl, attrs, count);
-}
-
-static void put_tags(struct sidelight *sl, struct fields *f, const char *const *tags, size_t count)
-{
-	if (count == 0)
-		return;
-	put_key(sl, f, "tags");
-	sl_pack_array(&sl->out, count);
-	for (size_t i = 0; i < count; i++)
-		put_text(sl, tags[i] ? tags[i] : "", NAME_MOST);
-}
-
-static void put_usage(struct sidelight *sl, struct fields *f, const struct sidelight_attr *usage,
-                      size_t count)
-{
-	if (count == 0)
-		return;
-	put_key(sl, f, "usage");
-	sl_pack_map(&sl->out, count);
-	for (size_t i = 0; i < count; i++)
-		put_attr(sl, &usage[i]);
-}
-
-static void put_error(struct sidelight *sl, struct fields *f, const struct sidelight_end_fields *in)
-{
-	if (!in->error_type && !in->error_message && !in->error_stack)
-		return;
-	put_key(sl, f, "error");
-	struct fields error = begin_fields(sl);
-	put_name(sl, &error, "type", in->error_type);
-	if (in->error_message) {
-		put_key(sl, &error, "message");
-		put_value(sl, "error.message", in->error_message);
-	}
-	if (in->error_stack) {
-		put_key(sl, &error, "stack");
-		put_value(sl, "error.stack", in->error_stack);
-	}
-	end_fields(sl, &error);
-}
-
 /* ---- Frames ---- */
-
-static void pack_into(struct pack *p, uint8_t *data, size_t room)
-{
-	*p = (struct pack){.room = room};
-	p->data = data;
-	sl_pack_bytes(p, "\0\0\0\0", 4); // the length prefix
-}
-
-static void finish_frame(struct pack *p)
-{
-	size_t body = p->len - 4;
-
-	for (int i = 0; i < 4; i++)
-		p->data[i] = (uint8_t)(body >> (24 - 8 * i));
-}
-
-static void begin_frame(struct sidelight *sl, uint64_t type, size_t elements)
-{
-	pack_into(&sl->out, sl->frame, sl->frame_room);
-	sl->cut_count = 0;
-	sl_pack_array(&sl->out, elements);
-	sl_pack_uint(&sl->out, type);
-}
-
-static void begin_run_frame(struct sidelight *sl, uint64_t type, size_t elements,
-                            const struct sidelight_run *run, uint64_t unix_ns, uint64_t mono_ns)
-{
-	begin_frame(sl, type, elements);
-	sl_pack_bin(&sl->out, run->id, sizeof(run->id));
-	sl_pack_uint(&sl->out, unix_ns ? unix_ns : unix_now_ns());
-	sl_pack_uint(&sl->out, mono_ns ? mono_ns : sl_mono_now_ns());
-}
 
 /* [6, {count, reason}], before the next event that is not dropped: n bytes. */
 static void say_dropped(struct sidelight *sl, size_t n)
 {
 	uint8_t bytes[64];
-	struct pack p;
+	struct message m = {.frame = bytes, .room = sizeof(bytes)};
 
 	if (sl->dropped_unsaid == 0)
 		return;
-	pack_into(&p, bytes, sizeof(bytes));
-	sl_pack_array(&p, 2);
-	sl_pack_uint(&p, DROPPED);
-	sl_pack_map(&p, 2);
-	sl_pack_text(&p, "count", 5);
-	sl_pack_uint(&p, sl->dropped_unsaid);
-	sl_pack_text(&p, "reason", 6);
-	sl_pack_text(&p, sl->drop_reason, strlen(sl->drop_reason));
-	finish_frame(&p);
-	if (!sl_link_fits(&sl->link, p.len + n))
+	sl_message_dropped(&m, sl->dropped_unsaid, sl->drop_reason);
+	sl_pack_prefix(&m.out);
+	if (!sl_link_fits(&sl->link, m.out.len + n))
 		return;
-	sl_link_append(&sl->link, p.data, p.len);
+	sl_link_append(&sl->link, bytes, m.out.len);
 	sl->dropped_unsaid = 0;
 }
 
 /* Hands the built frame to the connection. */
 static int put_frame(struct sidelight *sl)
 {
-	const struct pack *p = &sl->out;
+	struct pack *p = &sl->message.out;
 
 	if (p->full)
 		return -EMSGSIZE;
-	finish_frame(&sl->out);
+	sl_pack_prefix(p);
 	if (!sl_link_fits(&sl->link, p->len))
 		sl_link_pump(&sl->link);
 	say_dropped(sl, p->len);
@@ -346,27 +122,14 @@ static int put_event(struct sidelight *sl)
 
 /* ---- Open, fork, close ---- */
 
-static int build_hello(struct sidelight *sl, const struct sidelight_options *o)
+static int make_hello(struct sidelight *sl, const struct sidelight_options *o)
 {
-	const char *service = o->service ? o->service : program_invocation_short_name;
-	struct fields f;
+	struct message m = {.room = sizeof(sl->hello), .max_value = sl->message.max_value};
 
-	pack_into(&sl->out, sl->hello, sizeof(sl->hello));
-	sl_pack_array(&sl->out, 2);
-	sl_pack_uint(&sl->out, HELLO);
-	f = begin_fields(sl);
-	put_key(sl, &f, "v");
-	sl_pack_uint(&sl->out, 1);
-	put_name(sl, &f, "service", service);
-	if (o->resource_count > 0) {
-		put_key(sl, &f, "resource");
-		put_attr_map(sl, o->resource, o->resource_count);
-	}
-	put_name(sl, &f, "sdk", "c/" SIDELIGHT_VERSION);
-	put_key(sl, &f, "pid");
-	end_fields(sl, &f);
-	sl->hello_len = sl->out.len;
-	return sl->out.full ? -EINVAL : 0;
+	m.frame = sl->hello;
+	sl_message_hello(&m, o);
+	sl->hello_len = m.out.len;
+	return m.out.full ? -EINVAL : 0;
 }
 
 static void sign_hello(struct sidelight *sl, pid_t pid)
@@ -375,7 +138,7 @@ static void sign_hello(struct sidelight *sl, pid_t pid)
 
 	sl_pack_bytes(&p, sl->hello, sl->hello_len);
 	sl_pack_uint(&p, (uint64_t)pid);
-	finish_frame(&p);
+	sl_pack_prefix(&p);
 	sl->link.hello_len = p.len;
 }
 
@@ -405,18 +168,19 @@ static int init(struct sidelight *sl, const struct sidelight_options *o)
 {
 	size_t room = clamp(o->buffer_bytes, BUFFER_DEFAULT, BUFFER_LEAST, BUFFER_MOST);
 
-	sl->max_value = clamp(o->max_value_bytes, VALUE_DEFAULT, VALUE_LEAST, FRAME_MOST / 4);
-	sl->frame_room = room < FRAME_MOST ? room : FRAME_MOST;
+	struct message *m = &sl->message;
+	m->max_value = clamp(o->max_value_bytes, VALUE_DEFAULT, VALUE_LEAST, FRAME_MOST / 4);
+	m->room = room < FRAME_MOST ? room : FRAME_MOST;
 	pthread_mutex_init(&sl->lock, NULL);
-	if (!are_attrs(o->resource, o->resource_count))
+	if (!sl_are_attrs(o->resource, o->resource_count))
 		return -EINVAL;
-	int r = build_hello(sl, o);
+	int r = make_hello(sl, o);
 	if (r == 0)
 		r = sl_link_init(&sl->link, o->socket, room);
 	if (r < 0)
 		return r;
-	sl->frame = malloc(sl->frame_room);
-	if (!sl->frame)
+	m->frame = malloc(m->room);
+	if (!m->frame)
 		return -ENOMEM;
 	seed_random(sl);
 	sign_hello(sl, getpid());
@@ -427,7 +191,7 @@ static void destroy(struct sidelight *sl)
 {
 	sl_link_deinit(&sl->link);
 	pthread_mutex_destroy(&sl->lock);
-	free(sl->frame);
+	free(sl->message.frame);
 	if (sl->owner)
 		munmap((void *)sl->owner, sizeof(*sl->owner));
 	free(sl);
@@ -499,8 +263,7 @@ void sidelight_close(struct sidelight *sl)
 	enter(sl);
 	// A process that said nothing has nobody to take leave of.
 	if (sl->link.fd >= 0 || !sl_link_is_empty(&sl->link)) {
-		begin_frame(sl, BYE, 2);
-		sl_pack_map(&sl->out, 0);
+		sl_message_bye(&sl->message);
 		(void)put_frame(sl);
 	}
 	leave(sl);
@@ -523,31 +286,6 @@ static void new_run(struct sidelight *sl, uint64_t unix_ns, struct sidelight_run
 	ret_run->id[8] = (uint8_t)(0x80 | (ret_run->id[8] & 0x3f));
 }
 
-static void build_start(struct sidelight *sl, const struct sidelight_run *run, uint64_t unix_ns,
-                        const struct sidelight_start_fields *in)
-{
-	begin_run_frame(sl, START, 5, run, unix_ns, in->mono_ns);
-	struct fields f = begin_fields(sl);
-	put_name(sl, &f, "kind", in->kind);
-	put_name(sl, &f, "name", in->name);
-	if (in->parent) {
-		put_key(sl, &f, "parent");
-		sl_pack_bin(&sl->out, in->parent->id, sizeof(in->parent->id));
-	}
-	put_name(sl, &f, "traceparent", in->traceparent);
-	put_name(sl, &f, "session", in->session);
-	put_name(sl, &f, "user", in->user);
-	put_name(sl, &f, "model", in->model);
-	put_name(sl, &f, "provider", in->provider);
-	if (in->input) {
-		put_key(sl, &f, "input");
-		put_value(sl, "input", in->input);
-	}
-	put_tags(sl, &f, in->tags, in->tag_count);
-	put_attrs(sl, &f, in->attrs, in->attr_count);
-	end_fields(sl, &f);
-}
-
 int sidelight_start(struct sidelight *sl, struct sidelight_run *ret_run,
                     const struct sidelight_start_fields *fields)
 {
@@ -555,10 +293,10 @@ int sidelight_start(struct sidelight *sl, struct sidelight_run *ret_run,
 
 	if (!fields)
 		fields = &none;
-	if (!sl || !ret_run || !are_attrs(fields->attrs, fields->attr_count) ||
+	if (!sl || !ret_run || !sl_are_attrs(fields->attrs, fields->attr_count) ||
 	    (fields->tag_count > 0 && !fields->tags))
 		return -EINVAL;
-	uint64_t unix_ns = fields->unix_ns ? fields->unix_ns : unix_now_ns();
+	uint64_t unix_ns = fields->unix_ns ? fields->unix_ns : sl_unix_now_ns();
 	enter(sl);
 	if (fields->run)
 		*ret_run = *fields->run;
@@ -566,28 +304,11 @@ int sidelight_start(struct sidelight *sl, struct sidelight_run *ret_run,
 		new_run(sl, unix_ns, ret_run);
 	int r = admit(sl);
 	if (r == 0) {
-		build_start(sl, ret_run, unix_ns, fields);
+		sl_message_start(&sl->message, ret_run, unix_ns, fields);
 		r = put_event(sl);
 	}
 	leave(sl);
 	return r;
-}
-
-static void build_end(struct sidelight *sl, const struct sidelight_run *run,
-                      const struct sidelight_end_fields *in)
-{
-	begin_run_frame(sl, END, 5, run, in->unix_ns, in->mono_ns);
-	struct fields f = begin_fields(sl);
-	if (in->output) {
-		put_key(sl, &f, "output");
-		put_value(sl, "output", in->output);
-	}
-	put_usage(sl, &f, in->usage, in->usage_count);
-	put_name(sl, &f, "model", in->model);
-	put_name(sl, &f, "finish", in->finish);
-	put_error(sl, &f, in);
-	put_attrs(sl, &f, in->attrs, in->attr_count);
-	end_fields(sl, &f);
 }
 
 int sidelight_end(struct sidelight *sl, const struct sidelight_run *run,
@@ -597,13 +318,13 @@ int sidelight_end(struct sidelight *sl, const struct sidelight_run *run,
 
 	if (!fields)
 		fields = &none;
-	if (!sl || !run || !are_attrs(fields->attrs, fields->attr_count) ||
-	    !are_attrs(fields->usage, fields->usage_count))
+	if (!sl || !run || !sl_are_attrs(fields->attrs, fields->attr_count) ||
+	    !sl_are_attrs(fields->usage, fields->usage_count))
 		return -EINVAL;
 	enter(sl);
 	int r = admit(sl);
 	if (r == 0) {
-		build_end(sl, run, fields);
+		sl_message_end(&sl->message, run, fields);
 		r = put_event(sl);
 	}
 	leave(sl);
@@ -615,14 +336,12 @@ int sidelight_event(struct sidelight *sl, const struct sidelight_run *run,
 {
 	// The attributes are the message's own map, whose keys the collector limits to 64.
 	if (!sl || !run || !fields || !fields->name || !*fields->name || fields->attr_count > 63 ||
-	    !are_attrs(fields->attrs, fields->attr_count))
+	    !sl_are_attrs(fields->attrs, fields->attr_count))
 		return -EINVAL;
 	enter(sl);
 	int r = admit(sl);
 	if (r == 0) {
-		begin_run_frame(sl, POINT, 6, run, fields->unix_ns, fields->mono_ns);
-		put_text(sl, fields->name, NAME_MOST);
-		put_attr_map(sl, fields->attrs, fields->attr_count);
+		sl_message_event(&sl->message, run, fields);
 		r = put_event(sl);
 	}
 	leave(sl);
@@ -649,9 +368,8 @@ struct flush {
 
 static void begin_flush(struct sidelight *sl, struct flush *f)
 {
-	begin_frame(sl, FLUSH, 2);
 	f->token = ++sl->token;
-	sl_pack_uint(&sl->out, f->token);
+	sl_message_flush(&sl->message, f->token);
 	f->is_sent = put_frame(sl) == 0;
 	f->position = sl->link.tail;
 }
