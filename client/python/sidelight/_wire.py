@@ -15,7 +15,7 @@ from ._values import MAX_NODES, MAX_TEXT, Cleaner, is_plain, text
 
 VERSION = 1
 MAX_FRAME = 1 << 20
-MAX_NAME = 1024  # bytes of an event's name
+MAX_NAME = 1024  # bytes of an event's name and of a run id in text
 MAX_ATTRS = 1000  # the collector refuses more than 1024
 
 RunId = Union[bytes, str]
@@ -83,10 +83,11 @@ def _few(attrs: dict[str, Any]) -> dict[str, Any]:
 def _run_id(value: Any) -> Optional[RunId]:
     """16 bytes, a text, or a UUID's bytes; a parent that is none of these is left out."""
     if isinstance(value, str):
-        return value or None
+        raw = value.encode("utf-8", "replace")
+        return raw.decode() if 0 < len(raw) <= MAX_NAME else None
     if not isinstance(value, bytes):
         value = getattr(value, "bytes", None)
-    return value if isinstance(value, bytes) and len(value) == 16 else None
+    return value if isinstance(value, bytes) and len(value) == 16 and any(value) else None
 
 
 def hello(

@@ -373,8 +373,11 @@ def test_forks_while_threads_emit(collector, fresh):
         stop.set()
         for thread in threads:
             thread.join()
-    runs = collector.wait(lambda all: sum(m[0] == 1 and m[4]["name"] == "child" for m in only_runs(all)) == 20)
-    assert runs
+
+    def children(messages):
+        return sum(m[0] == 1 and m[4]["name"] == "child" for m in only_runs(messages))
+
+    assert collector.wait(lambda all: children(all) == 20)
 
 
 STOPPED_READER = """

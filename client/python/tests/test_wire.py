@@ -139,7 +139,8 @@ def test_a_parent_is_16_bytes_or_a_text():
 
     assert parent(uuid.UUID(int=7)) == bytes(15) + b"\x07"
     assert parent("run-1") == "run-1"
-    for nonsense in (b"short", "", 5, object()):
+    assert parent("run-\ud800") == "run-?"
+    for nonsense in (b"short", bytes(16), "", "x" * 1025, 5, object()):
         assert parent(nonsense) is None
 
 
