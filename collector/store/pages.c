@@ -48,6 +48,7 @@ struct node {
 };
 
 struct check {
+	int fd;
 	const uint8_t *map;
 	uint64_t page_bytes, last_page, until_ns;
 	uint8_t *used;                        // a bit a page
@@ -71,9 +72,11 @@ static bool use_pages(struct check *c, uint64_t number, uint64_t count)
 	return true;
 }
 
-/* A long value's own pages. */
+/* A long value's own pages. Their head is read, not mapped: a fault would bring in its neighbours
+ * too, for each block of the log. */
 static const uint8_t *check_overflow(struct check *c, const uint8_t *value, uint64_t len)
 {
+	uint8_t head[PAGE_HEAD];
 	struct page_head h;
 	uint64_t number;
 	uint32_t said;
@@ -82,13 +85,14 @@ static const uint8_t *check_overflow(struct check *c, const uint8_t *value, uint
 	uint64_t pages = (PAGE_HEAD + len + c->page_bytes - 1) / c->page_bytes;
 	if (!use_pages(c, number, pages))
 		return NULL;
-	const uint8_t *page = c->map + number * c->page_bytes;
-	memcpy(&h, page, sizeof(h));
-	memcpy(&said, page + 12, sizeof(said));
+	if (pread(c->fd, head, sizeof(head), (off_t)(number * c->page_bytes)) != PAGE_HEAD)
+		return NULL;
+	memcpy(&h, head, sizeof(h));
+	memcpy(&said, head + 12, sizeof(said));
 	if (h.number != number || h.flags != PAGE_OVERFLOW || said != pages)
 		return NULL;
 	c->overflows += pages;
-	return page + PAGE_HEAD;
+	return c->map + number * c->page_bytes + PAGE_HEAD;
 }
 
 /* A list of free pages: its length, then their numbers, descending. */
@@ -224,7 +228,8 @@ static bool read_meta(const uint8_t *map, uint64_t page_bytes, struct meta *ret)
 
 bool pages_are_sound(int fd, uint64_t bytes, uint64_t until_ns)
 {
-	struct check c = {.page_bytes = (uint64_t)sysconf(_SC_PAGESIZE), .until_ns = until_ns};
+	struct check c = {
+		.fd = fd, .page_bytes = (uint64_t)sysconf(_SC_PAGESIZE), .until_ns = until_ns};
 	struct meta m;
 
 	if (bytes < 2 * c.page_bytes)

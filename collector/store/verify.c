@@ -19,7 +19,7 @@
 #include "base/clock.h"
 
 enum {
-	BUDGET_MS = 60,    // for the walk; what it has not come to by then is taken on trust
+	BUDGET_MS = 40,    // for the walk; what it has not come to by then is taken on trust
 	CPU_SECONDS = 2,   // for the child, in case LMDB runs in circles
 	NEWEST_BLOCKS = 8, // whose checksums are verified: what a crash would have hit
 };
