@@ -25,6 +25,8 @@
 #define CAP_BATCH (4u * MIB)            // bytes gathered for one commit before reading stops
 #define CAP_BLOCK (64u * KIB)           // a block of the log is closed at this size
 #define CAP_TOOL_CALLS (256u * KIB)     // the tool_calls of one observation, as JSON
+#define CAP_HTTP_CONNECTIONS 64u        // more wait
+#define CAP_HTTP_REQUEST (16u * KIB)    // a request's line and headers
 #define CAP_RESPONSE (256u * MIB)       // one answer of the HTTP API
 #define CAP_EXPORTERS 16u
 #define CAP_EXPORT_CHUNK (1u * MIB)     // read from the log at a time, by each exporter

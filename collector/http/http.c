@@ -28,7 +28,7 @@
 #define GRACE_NS (1 * NS_PER_S)           // to send the request in, while others wait for a place
 #define ACCEPT_PAUSE_NS (100 * NS_PER_MS) // after an error that waiting may cure (no descriptors)
 
-enum { MAX_CONNECTIONS = 64, CONNECTION_BYTES = 16 * 1024, STACK_BYTES = 256 * 1024 };
+enum { STACK_BYTES = 256 * KIB };
 
 struct conn {
 	bool is_open, is_local; // local: over the Unix socket
@@ -44,7 +44,7 @@ struct http {
 	int mhd_fd, tcp_fd, local_fd, stop_fd; // -1: none
 	uint16_t port;
 	pthread_t thread;
-	struct conn conns[MAX_CONNECTIONS];
+	struct conn conns[CAP_HTTP_CONNECTIONS];
 	unsigned open;
 	struct conn *adding;     // the one that is being handed over
 	uint64_t accept_from_ns; // not before
@@ -210,7 +210,7 @@ static void note_connection(void *ctx, struct MHD_Connection *mc, void **socket_
 
 static struct conn *free_place(struct http *h)
 {
-	for (int i = 0; i < MAX_CONNECTIONS; i++)
+	for (unsigned i = 0; i < CAP_HTTP_CONNECTIONS; i++)
 		if (!h->conns[i].is_open)
 			return &h->conns[i];
 	return NULL;
@@ -221,7 +221,7 @@ static struct conn *oldest_asking(struct http *h)
 {
 	struct conn *oldest = NULL;
 
-	for (int i = 0; i < MAX_CONNECTIONS; i++) {
+	for (unsigned i = 0; i < CAP_HTTP_CONNECTIONS; i++) {
 		struct conn *c = &h->conns[i];
 		if (c->is_open && !c->is_cut && !c->has_asked &&
 		    (!oldest || c->since_ns < oldest->since_ns))
@@ -240,7 +240,7 @@ static void cut(struct conn *c)
 
 static void cut_overdue(struct http *h, uint64_t now_ns)
 {
-	for (int i = 0; i < MAX_CONNECTIONS; i++) {
+	for (unsigned i = 0; i < CAP_HTTP_CONNECTIONS; i++) {
 		struct conn *c = &h->conns[i];
 		if (c->is_open && !c->is_cut && now_ns - c->since_ns >= DEADLINE_NS)
 			cut(c);
@@ -261,7 +261,7 @@ static void add_connection(struct http *h, int fd, const struct sockaddr_storage
 
 static void accept_from(struct http *h, int listener, uint64_t now_ns)
 {
-	while (h->open < MAX_CONNECTIONS) {
+	while (h->open < CAP_HTTP_CONNECTIONS) {
 		struct sockaddr_storage addr = {0};
 		socklen_t len = sizeof(addr);
 		int fd = accept4(listener, (struct sockaddr *)&addr, &len,
@@ -290,7 +290,7 @@ static uint64_t min_u64(uint64_t a, uint64_t b)
 /* When the listeners are looked at again; UINT64_MAX: when a connection ends. */
 static uint64_t accept_time(struct http *h)
 {
-	if (h->open < MAX_CONNECTIONS)
+	if (h->open < CAP_HTTP_CONNECTIONS)
 		return h->accept_from_ns;
 	const struct conn *c = oldest_asking(h);
 	return c ? c->since_ns + GRACE_NS : UINT64_MAX;
@@ -302,7 +302,7 @@ static int time_to_wait(struct http *h, uint64_t now_ns)
 	uint64_t due_ns = UINT64_MAX;
 	MHD_UNSIGNED_LONG_LONG mhd_ms;
 
-	for (int i = 0; i < MAX_CONNECTIONS; i++)
+	for (unsigned i = 0; i < CAP_HTTP_CONNECTIONS; i++)
 		if (h->conns[i].is_open && !h->conns[i].is_cut)
 			due_ns = min_u64(due_ns, h->conns[i].since_ns + DEADLINE_NS);
 	if (accept_time(h) > now_ns)
@@ -364,8 +364,8 @@ static int start_mhd(struct http *h)
 {
 	h->mhd =
 		MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET, 0, NULL, NULL, handle, h,
-	                         MHD_OPTION_CONNECTION_LIMIT, (unsigned)MAX_CONNECTIONS,
-	                         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
+	                         MHD_OPTION_CONNECTION_LIMIT, CAP_HTTP_CONNECTIONS,
+	                         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CAP_HTTP_REQUEST,
 	                         MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_STRICT_FOR_CLIENT, 1,
 	                         MHD_OPTION_NOTIFY_CONNECTION, note_connection, h, MHD_OPTION_END);
 	if (!h->mhd)
