@@ -14,7 +14,9 @@ struct batch;
 struct store;
 
 /** Called on the worker's thread when a batch is durable (error 0), or could not be written and
- * nothing of it was: -ENOSPC, -EIO, -EROFS, … The batch belongs to the loop again. */
+ * nothing of it was. The batch belongs to the loop again. -ENOSPC: try again later. -E2BIG: it will
+ * never fit. -EIO: a sync failed, and from then on each commit does, until the store is opened
+ * anew. */
 typedef void commit_done_fn(void *ctx, int error);
 
 MUST_CHECK int commit_start(struct store *s, commit_done_fn *done, void *ctx);

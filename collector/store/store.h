@@ -100,8 +100,8 @@ int store_open_load(struct store *s, store_open_fn *fn, void *ctx);
 /** Copies one open run's stored value into out (cleared first). -ENOENT when it is not there. */
 int store_open_get(struct store *s, const struct run_id *run, struct buf *out);
 
-/** The spans of many traces in one pass, oldest first; wants says which (called with the
- * fingerprints' candidates, so it must compare whole ids). */
+/** The spans of many traces in one pass, oldest first; fingerprints are trace_fingerprint()'s, wants
+ * says which they are (called with their candidates, so it must compare whole ids). */
 typedef bool store_wants_fn(void *ctx, const uint8_t trace_id[16]);
 int store_traces(struct store *s, const uint32_t *fingerprints, size_t count, store_wants_fn *wants,
                  store_span_fn *fn, void *ctx);
@@ -112,12 +112,13 @@ int store_traces(struct store *s, const uint32_t *fingerprints, size_t count, st
 struct store_chunk {
 	uint64_t first_seq; // of the first record after the skipped ones
 	uint64_t next_seq;  // where to read on
-	uint64_t lost;      // records that retention removed between the cursor and first_seq
+	uint64_t lost;      // records that retention removed, or whose block is corrupt
 	uint64_t count;     // records in the chunk, the skipped ones not among them
 };
 
 /** Copies the blocks from from_seq on into out (cleared first), whole blocks, at least one and at
- * most max_bytes otherwise. Walk them with chunk_each(). count is 0 when there is nothing new. */
+ * most max_bytes otherwise; out must be able to hold STORE_BLOCK_MAX. Walk them with chunk_each().
+ * count is 0 when there is nothing new; count + lost is next_seq - from_seq. */
 int store_read(struct store *s, uint64_t from_seq, size_t max_bytes, struct buf *out,
                struct store_chunk *ret);
 
