@@ -100,8 +100,8 @@ int store_open_load(struct store *s, store_open_fn *fn, void *ctx);
 /** Copies one open run's stored value into out (cleared first). -ENOENT when it is not there. */
 int store_open_get(struct store *s, const struct run_id *run, struct buf *out);
 
-/** The spans of many traces in one pass, oldest first; fingerprints are trace_fingerprint()'s, wants
- * says which they are (called with their candidates, so it must compare whole ids). */
+/** The spans of many traces in one pass, oldest first; fingerprints are trace_fingerprint()'s,
+ * wants says which they are (called with their candidates, so it must compare whole ids). */
 typedef bool store_wants_fn(void *ctx, const uint8_t trace_id[16]);
 int store_traces(struct store *s, const uint32_t *fingerprints, size_t count, store_wants_fn *wants,
                  store_span_fn *fn, void *ctx);
