@@ -4,7 +4,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/str.h"
 
@@ -27,7 +26,7 @@ void buf_clear(struct buf *b)
 	b->error = 0;
 }
 
-static bool grow(struct buf *b, size_t need)
+static bool widen(struct buf *b, size_t need)
 {
 	size_t room = b->room ? b->room : FIRST_ROOM;
 
@@ -45,7 +44,7 @@ static bool grow(struct buf *b, size_t need)
 	return true;
 }
 
-bool buf_reserve(struct buf *b, size_t n)
+bool buf_grow(struct buf *b, size_t n)
 {
 	if (b->error)
 		return false;
@@ -53,35 +52,7 @@ bool buf_reserve(struct buf *b, size_t n)
 		b->error = -ENOSPC;
 		return false;
 	}
-	return b->len + n <= b->room || grow(b, b->len + n);
-}
-
-uint8_t *buf_extend(struct buf *b, size_t n)
-{
-	if (!buf_reserve(b, n))
-		return NULL;
-	uint8_t *at = b->data + b->len;
-	b->len += n;
-	return at;
-}
-
-void buf_append(struct buf *b, const void *data, size_t n)
-{
-	if (n == 0)
-		return;
-	uint8_t *at = buf_extend(b, n);
-	if (at)
-		memcpy(at, data, n);
-}
-
-void buf_append_str(struct buf *b, const char *s)
-{
-	buf_append(b, s, strlen(s));
-}
-
-void buf_append_byte(struct buf *b, uint8_t byte)
-{
-	buf_append(b, &byte, 1);
+	return b->len + n <= b->room || widen(b, b->len + n);
 }
 
 void buf_append_utf8(struct buf *b, const char *text, size_t len)

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 struct buf {
 	uint8_t *data;
@@ -24,15 +25,44 @@ void buf_deinit(struct buf *b);
 /** Empties it and forgets the error. */
 void buf_clear(struct buf *b);
 
+/** Grows to room for n more bytes, past what is there; buf_reserve() calls it. */
+bool buf_grow(struct buf *b, size_t n);
+
 /** Makes room for n more bytes; false sets the error. */
-bool buf_reserve(struct buf *b, size_t n);
+static inline bool buf_reserve(struct buf *b, size_t n)
+{
+	return (!b->error && n <= b->room - b->len) || buf_grow(b, n);
+}
 
 /** Room for n bytes, already counted as used, to be written by the caller; NULL on error. */
-uint8_t *buf_extend(struct buf *b, size_t n);
+static inline uint8_t *buf_extend(struct buf *b, size_t n)
+{
+	if (!buf_reserve(b, n))
+		return NULL;
+	uint8_t *at = b->data + b->len;
+	b->len += n;
+	return at;
+}
 
-void buf_append(struct buf *b, const void *data, size_t n);
-void buf_append_str(struct buf *b, const char *s);
-void buf_append_byte(struct buf *b, uint8_t byte);
+static inline void buf_append(struct buf *b, const void *data, size_t n)
+{
+	if (n > 0 && buf_reserve(b, n)) {
+		memcpy(b->data + b->len, data, n);
+		b->len += n;
+	}
+}
+
+static inline void buf_append_byte(struct buf *b, uint8_t byte)
+{
+	if (buf_reserve(b, 1))
+		b->data[b->len++] = byte;
+}
+
+static inline void buf_append_str(struct buf *b, const char *s)
+{
+	buf_append(b, s, strlen(s));
+}
+
 /** Appends text; each byte that is no well-formed UTF-8 becomes U+FFFD. */
 void buf_append_utf8(struct buf *b, const char *text, size_t len);
 

@@ -71,50 +71,79 @@ static void escape_control(struct buf *out, uint8_t c)
 	}
 }
 
+/* Bytes that stand for themselves: printable ASCII but the quote and the backslash. */
 static bool is_plain(uint8_t c)
 {
-	return c >= 0x20 && c != '"' && c != '\\' && c != 0x7f;
+	return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
 }
 
-static void write_escaped(struct buf *out, const char *p, size_t len)
+/* Sets the high bit of each byte of a word that is not plain, and perhaps of bytes above it. */
+static uint64_t special_bytes(uint64_t word)
+{
+	const uint64_t ones = 0x0101010101010101ull, high = 0x8080808080808080ull;
+	uint64_t control = word - 0x20 * ones;
+	uint64_t quote = (word ^ '"' * ones) - ones;
+	uint64_t backslash = (word ^ '\\' * ones) - ones;
+	uint64_t delete = (word ^ 0x7f * ones) - ones;
+
+	return (word | control | quote | backslash | delete) & high;
+}
+
+/* How many plain bytes there are at the start, counted eight at a time. */
+static size_t plain_prefix(const char *p, size_t len)
 {
 	size_t i = 0;
+	uint64_t word;
 
-	while (i < len) {
-		size_t start = i;
-		while (i < len && is_plain((uint8_t)p[i]))
-			i++;
-		buf_append(out, p + start, i - start);
-		if (i == len)
+	for (; len - i >= sizeof(word); i += sizeof(word)) {
+		memcpy(&word, p + i, sizeof(word));
+		if (special_bytes(word))
 			break;
-		uint8_t c = (uint8_t)p[i++];
-		if (c == '"' || c == '\\') {
-			uint8_t esc[2] = {'\\', c};
-			buf_append(out, esc, 2);
-		} else {
-			escape_control(out, c);
-		}
 	}
+	while (i < len && is_plain((uint8_t)p[i]))
+		i++;
+	return i;
 }
 
-/* Good stretches as they are, each bad byte as U+FFFD. */
-static void write_repaired(struct buf *out, const char *p, size_t len)
+/* One character that is not plain. Returns its length. */
+static size_t write_special(struct buf *out, const char *p, size_t len)
+{
+	uint8_t c = (uint8_t)*p;
+
+	if (c == '"' || c == '\\') {
+		uint8_t esc[2] = {'\\', c};
+		buf_append(out, esc, 2);
+		return 1;
+	}
+	if (c < 0x80) {
+		escape_control(out, c);
+		return 1;
+	}
+	size_t n = utf8_length(p, len);
+	if (n == 0) {
+		buf_append(out, "\xef\xbf\xbd", 3);
+		return 1;
+	}
+	buf_append(out, p, n);
+	return n;
+}
+
+static void write_text(struct buf *out, const char *p, size_t len)
 {
 	while (len > 0) {
-		size_t good = utf8_prefix(p, len);
-		write_escaped(out, p, good);
-		if (good == len)
-			return;
-		buf_append(out, "\xef\xbf\xbd", 3);
-		p += good + 1;
-		len -= good + 1;
+		size_t n = plain_prefix(p, len);
+		buf_append(out, p, n);
+		if (n < len)
+			n += write_special(out, p + n, len - n);
+		p += n;
+		len -= n;
 	}
 }
 
 static void write_string(struct buf *out, struct str s)
 {
 	buf_append_byte(out, '"');
-	write_repaired(out, s.p, s.len);
+	write_text(out, s.p, s.len);
 	buf_append_byte(out, '"');
 }
 
@@ -124,11 +153,6 @@ void json_key_str(struct json *j, struct str key)
 	write_string(j->out, key);
 	buf_append_byte(j->out, ':');
 	j->comma = false;
-}
-
-void json_key(struct json *j, const char *key)
-{
-	json_key_str(j, str_of(key));
 }
 
 void json_str(struct json *j, struct str s)

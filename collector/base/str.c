@@ -10,10 +10,10 @@ static bool is_continuation(uint8_t c)
 	return (c & 0xc0) == 0x80;
 }
 
-/* Length of the well-formed sequence at p, 0 if there is none. */
-static size_t sequence_length(const uint8_t *p, size_t left)
+size_t utf8_length(const char *text, size_t left)
 {
-	uint8_t c = p[0];
+	const uint8_t *p = (const uint8_t *)text;
+	uint8_t c = left > 0 ? p[0] : 0xff;
 
 	if (c < 0x80)
 		return 1;
@@ -53,7 +53,7 @@ size_t utf8_prefix(const char *text, size_t len)
 		}
 		if (i == len)
 			break;
-		size_t n = sequence_length(p + i, len - i);
+		size_t n = utf8_length(text + i, len - i);
 		if (n == 0)
 			return i;
 		i += n;

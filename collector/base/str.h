@@ -30,6 +30,9 @@ static inline bool str_eq(struct str a, struct str b)
 /** Whether the bytes are well-formed UTF-8 (RFC 3629: no surrogates, no overlong forms). */
 bool utf8_is_valid(const char *p, size_t len);
 
+/** The length of the one well-formed character at p; 0 if there is none. */
+size_t utf8_length(const char *p, size_t left);
+
 /** The length of the well-formed beginning. */
 size_t utf8_prefix(const char *p, size_t len);
 

@@ -4,12 +4,18 @@
 #include <string.h>
 
 /* A ring of entries, oldest first, and an open-addressing index into it: twice as many places as
- * entries keep the probes short. Both are reserved at once and touched as they fill. */
+ * entries keep the probes short. Both are reserved at once and touched as they fill. A place holds
+ * part of the id as well, so that a probe seldom has to look into the ring. */
 enum { PLACES = 2 * CAP_CLOSED_RUNS, EMPTY = 0 };
+
+struct place {
+	uint32_t tag; // the second half of the span id
+	uint32_t at;  // position in the ring, plus one; EMPTY
+};
 
 struct closed {
 	struct closed_run ring[CAP_CLOSED_RUNS];
-	uint32_t index[PLACES]; // position in the ring, plus one
+	struct place index[PLACES];
 	uint32_t head, count;
 };
 
@@ -31,6 +37,14 @@ static uint32_t place_of(const uint8_t span_id[8])
 	return hash % PLACES;
 }
 
+static uint32_t tag_of(const uint8_t span_id[8])
+{
+	uint32_t tag;
+
+	memcpy(&tag, span_id + 4, sizeof(tag));
+	return tag;
+}
+
 static uint32_t next_place(uint32_t place)
 {
 	return place + 1 == PLACES ? 0 : place + 1;
@@ -40,10 +54,13 @@ static uint32_t next_place(uint32_t place)
 static uint32_t find(const struct closed *c, const uint8_t span_id[8])
 {
 	uint32_t place = place_of(span_id);
+	uint32_t tag = tag_of(span_id);
 
-	while (c->index[place] != EMPTY &&
-	       memcmp(c->ring[c->index[place] - 1].span_id, span_id, 8) != 0)
-		place = next_place(place);
+	for (; c->index[place].at != EMPTY; place = next_place(place)) {
+		const struct place *p = &c->index[place];
+		if (p->tag == tag && memcmp(c->ring[p->at - 1].span_id, span_id, 8) == 0)
+			break;
+	}
 	return place;
 }
 
@@ -54,9 +71,9 @@ static void unindex(struct closed *c, uint32_t gap)
 
 	for (;;) {
 		place = next_place(place);
-		if (c->index[place] == EMPTY)
+		if (c->index[place].at == EMPTY)
 			break;
-		uint32_t home = place_of(c->ring[c->index[place] - 1].span_id);
+		uint32_t home = place_of(c->ring[c->index[place].at - 1].span_id);
 		bool stays = gap <= place ? home > gap && home <= place
 		                          : home > gap || home <= place;
 		if (stays)
@@ -64,7 +81,7 @@ static void unindex(struct closed *c, uint32_t gap)
 		c->index[gap] = c->index[place];
 		gap = place;
 	}
-	c->index[gap] = EMPTY;
+	c->index[gap].at = EMPTY;
 }
 
 static void forget_oldest(struct closed *c)
@@ -79,8 +96,8 @@ void closed_add(struct closed *c, const uint8_t span_id[8], const uint8_t trace_
 {
 	uint32_t place = find(c, span_id);
 
-	if (c->index[place] != EMPTY) { // its id is used again
-		c->ring[c->index[place] - 1].when_ns = now_ns;
+	if (c->index[place].at != EMPTY) { // its id is used again
+		c->ring[c->index[place].at - 1].when_ns = now_ns;
 		return;
 	}
 	if (c->count == CAP_CLOSED_RUNS) {
@@ -92,7 +109,7 @@ void closed_add(struct closed *c, const uint8_t span_id[8], const uint8_t trace_
 	memcpy(run->span_id, span_id, sizeof(run->span_id));
 	memcpy(run->trace_id, trace_id, sizeof(run->trace_id));
 	run->when_ns = now_ns;
-	c->index[place] = at + 1;
+	c->index[place] = (struct place){tag_of(span_id), at + 1};
 }
 
 const struct closed_run *closed_get(const struct closed *c, const uint8_t span_id[8],
@@ -100,8 +117,8 @@ const struct closed_run *closed_get(const struct closed *c, const uint8_t span_i
 {
 	uint32_t place = find(c, span_id);
 
-	if (c->index[place] == EMPTY)
+	if (c->index[place].at == EMPTY)
 		return NULL;
-	const struct closed_run *run = &c->ring[c->index[place] - 1];
+	const struct closed_run *run = &c->ring[c->index[place].at - 1];
 	return now_ns - run->when_ns <= CLOSED_REMEMBERED_NS ? run : NULL;
 }

@@ -180,7 +180,7 @@ void pb_attr_bool(struct buf *b, uint32_t field, struct str key, bool value)
 	advance_to(b, p);
 }
 
-static bool get_varint(struct pb_cursor *c, uint64_t *ret)
+static bool get_long_varint(struct pb_cursor *c, uint64_t *ret)
 {
 	uint64_t v = 0;
 
@@ -193,6 +193,15 @@ static bool get_varint(struct pb_cursor *c, uint64_t *ret)
 		}
 	}
 	return false;
+}
+
+static inline bool get_varint(struct pb_cursor *c, uint64_t *ret)
+{
+	if (c->p < c->end && *c->p < 0x80) { // most tags and lengths
+		*ret = *c->p++;
+		return true;
+	}
+	return get_long_varint(c, ret);
 }
 
 static bool get_fixed(struct pb_cursor *c, size_t size, uint64_t *ret)
@@ -225,7 +234,8 @@ int pb_next(struct pb_cursor *c, struct pb_field *ret)
 		return 0;
 	if (!get_varint(c, &tag) || tag >> 3 == 0 || tag >> 32)
 		return ERR_FORMAT;
-	*ret = (struct pb_field){.number = (uint32_t)(tag >> 3), .wire = (enum pb_wire)(tag & 7)};
+	ret->number = (uint32_t)(tag >> 3);
+	ret->wire = (enum pb_wire)(tag & 7);
 	switch (ret->wire) {
 	case PB_VARINT:
 		ok = get_varint(c, &ret->value);

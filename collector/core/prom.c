@@ -98,6 +98,20 @@ static void write_rejections(const struct stats *s, struct buf *out, unsigned ex
 	}
 }
 
+/* One number of every exporter; offset is its place in struct exporter_stats. */
+static void write_exporter_stat(const struct stats *s, struct buf *out, unsigned count,
+                                const char *name, const struct stat_type *type, const char *help,
+                                size_t offset)
+{
+	prom_family(out, name, type->word, help);
+	for (unsigned i = 0; i < count; i++) {
+		const char *exporter = (const char *)&s->exporters[i];
+		struct prom_label label = {"exporter", str_of(s->exporters[i].name)};
+		type->write(out, name, "", &label, 1,
+		            stat_get((const atomic_uint_fast64_t *)(const void *)(exporter + offset)));
+	}
+}
+
 static void write_exporters(const struct stats *s, struct buf *out)
 {
 	unsigned count = atomic_load_explicit(&s->exporter_count, memory_order_acquire);
@@ -105,12 +119,8 @@ static void write_exporters(const struct stats *s, struct buf *out)
 	if (count > CAP_EXPORTERS)
 		count = CAP_EXPORTERS;
 #define X(field, metric, type, help)                                                               \
-	prom_family(out, metric, type_##type.word, help);                                          \
-	for (unsigned i = 0; i < count; i++) {                                                     \
-		struct prom_label label = {"exporter", str_of(s->exporters[i].name)};              \
-		uint64_t value = stat_get(&s->exporters[i].field);                                 \
-		type_##type.write(out, metric, "", &label, 1, value);                              \
-	}
+	write_exporter_stat(s, out, count, metric, &type_##type, help,                             \
+	                    offsetof(struct exporter_stats, field));
 	EXPORTER_STATS_TABLE(X)
 #undef X
 	write_rejections(s, out, count);

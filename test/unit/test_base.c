@@ -35,7 +35,7 @@ static void json_escapes_and_repairs_text(void **state)
 	buf_init(&b, 4096);
 	json_init(&j, &b);
 	json_object(&j);
-	json_key(&j, "a\"b");
+	json_key_str(&j, STR("a\"b"));
 	json_str(&j, (struct str){"x\n\x01\xff\xc3\xa9", 6});
 	json_key(&j, "t");
 	json_time(&j, 1700000000123456789ull);
