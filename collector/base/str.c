@@ -1,8 +1,5 @@
 #include "base/str.h"
 
-#include <stdio.h>
-#include <time.h>
-
 #include "base/clock.h"
 
 static bool is_continuation(uint8_t c)
@@ -108,16 +105,46 @@ bool hex_read(uint8_t *ret_bytes, size_t n, const char *hex)
 	return true;
 }
 
+static char *put_digits(char *p, unsigned v, unsigned count)
+{
+	for (unsigned i = count; i-- > 0; v /= 10)
+		p[i] = (char)('0' + v % 10);
+	return p + count;
+}
+
 void time_text(char out[TIME_TEXT_SIZE], uint64_t unix_ns)
 {
 	static const char latest[] = "9999-12-31T23:59:59.999999999Z";
-	time_t seconds = (time_t)(unix_ns / NS_PER_S);
-	struct tm tm;
+	uint64_t seconds = unix_ns / NS_PER_S;
+	unsigned second = (unsigned)(seconds % 86400);
 
-	if (!gmtime_r(&seconds, &tm) || tm.tm_year > 9999 - 1900) {
+	// Days to a date in the calendar that is always the same 400 years long, from March on, so
+	// that the leap day comes last.
+	uint64_t days = seconds / 86400 + 719468;
+	uint64_t era = days / 146097;
+	unsigned of_era = (unsigned)(days % 146097);
+	unsigned year = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
+	unsigned of_year = of_era - (365 * year + year / 4 - year / 100);
+	unsigned month = (5 * of_year + 2) / 153;
+	unsigned day = of_year - (153 * month + 2) / 5 + 1;
+	uint64_t full_year = era * 400 + year + (month >= 10);
+	if (full_year > 9999) {
 		memcpy(out, latest, sizeof(latest));
 		return;
 	}
-	size_t n = strftime(out, TIME_TEXT_SIZE, "%Y-%m-%dT%H:%M:%S", &tm);
-	snprintf(out + n, TIME_TEXT_SIZE - n, ".%09uZ", (unsigned)(unix_ns % NS_PER_S));
+	char *p = put_digits(out, (unsigned)full_year, 4);
+	*p++ = '-';
+	p = put_digits(p, month < 10 ? month + 3 : month - 9, 2);
+	*p++ = '-';
+	p = put_digits(p, day, 2);
+	*p++ = 'T';
+	p = put_digits(p, second / 3600, 2);
+	*p++ = ':';
+	p = put_digits(p, second / 60 % 60, 2);
+	*p++ = ':';
+	p = put_digits(p, second % 60, 2);
+	*p++ = '.';
+	p = put_digits(p, (unsigned)(unix_ns % NS_PER_S), 9);
+	*p++ = 'Z';
+	*p = '\0';
 }

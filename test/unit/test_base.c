@@ -6,6 +6,7 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/buf.h"
 #include "base/json.h"
@@ -53,6 +54,42 @@ static void json_escapes_and_repairs_text(void **state)
 	buf_deinit(&b);
 }
 
+static void times_are_those_of_the_c_library(void **state)
+{
+	char ours[TIME_TEXT_SIZE], theirs[TIME_TEXT_SIZE];
+
+	for (uint64_t s = 0; s < 253402300800ull; s += 86399ull * 7 + s / 1000) {
+		time_t seconds = (time_t)s;
+		struct tm tm;
+		assert_non_null(gmtime_r(&seconds, &tm));
+		strftime(theirs, sizeof(theirs), "%Y-%m-%dT%H:%M:%S.000000007Z", &tm);
+		if (s > UINT64_MAX / 1000000000ull - 1)
+			break;
+		time_text(ours, s * 1000000000ull + 7);
+		assert_string_equal(ours, theirs);
+	}
+}
+
+static void numbers_are_written_whole(void **state)
+{
+	struct buf b;
+	struct json j;
+
+	buf_init(&b, 4096);
+	json_init(&j, &b);
+	json_array(&j);
+	json_int(&j, INT64_MIN);
+	json_int(&j, 0);
+	json_uint(&j, UINT64_MAX);
+	json_ms(&j, 0);
+	json_ms(&j, 1999999);
+	json_array_end(&j);
+	buf_append_byte(&b, 0);
+	assert_string_equal((char *)b.data,
+	                    "[-9223372036854775808,0,18446744073709551615,0.000,2.000]");
+	buf_deinit(&b);
+}
+
 static void utf8_knows_the_bad_forms(void **state)
 {
 	assert_true(utf8_is_valid("plain text and \xf0\x9f\x98\x80", 19));
@@ -68,6 +105,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	        cmocka_unit_test(buf_refuses_past_its_cap_and_keeps_the_error),
 	        cmocka_unit_test(json_escapes_and_repairs_text),
+	        cmocka_unit_test(times_are_those_of_the_c_library),
+	        cmocka_unit_test(numbers_are_written_whole),
 	        cmocka_unit_test(utf8_knows_the_bad_forms),
 	};
 
