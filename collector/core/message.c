@@ -30,22 +30,62 @@ static struct str take(struct mp *c)
 	return (struct str){(const char *)start, (size_t)(c->p - start)};
 }
 
-static struct str role_word(struct str message)
+static bool is_text(struct str value, struct str *ret)
 {
-	struct str role = value_lookup_text(message, "role");
+	struct mp c = mp_of(value);
+	struct mp_value v;
 
-	return role.p ? role : value_lookup_text(message, "type");
+	if (!value.p || mp_read(&c, &v) != REFUSAL_NONE || v.type != MP_STR)
+		return false;
+	*ret = v.s;
+	return true;
 }
 
-static bool is_message(struct str value)
+/* A message's fields, found in one walk. Each is a msgpack value; p NULL when it is not there. */
+struct message {
+	struct str role; // a text: of `role`, else of `type`
+	struct str content, name, tool_calls, tool_call_id;
+};
+
+static void read_member(struct message *m, struct str key, struct str value, struct str *type)
 {
-	return role_word(value).p && value_lookup(value, "content").p;
+	if (str_is(key, "role"))
+		is_text(value, &m->role);
+	else if (str_is(key, "type"))
+		is_text(value, type);
+	else if (str_is(key, "content"))
+		m->content = value;
+	else if (str_is(key, "name"))
+		m->name = value;
+	else if (str_is(key, "tool_calls"))
+		m->tool_calls = value;
+	else if (str_is(key, "tool_call_id"))
+		m->tool_call_id = value;
+}
+
+/* Whether it is one: it has a role and a content. */
+static bool read_message(struct str value, struct message *ret)
+{
+	struct mp c = mp_of(value);
+	struct str type = {0};
+	struct mp_value v;
+
+	*ret = (struct message){0};
+	if (!value.p || mp_read(&c, &v) != REFUSAL_NONE || v.type != MP_MAP)
+		return false;
+	for (uint32_t i = 0; i < v.count && c.p < c.end; i++) {
+		struct str key = value_key(&c);
+		read_member(ret, key, take(&c), &type);
+	}
+	if (!ret->role.p)
+		ret->role = type;
+	return ret->role.p && ret->content.p;
 }
 
 /* The conventions' role for a framework's word. */
-static struct str role_of(struct str message)
+static struct str role_of(const struct message *m)
 {
-	struct str word = role_word(message);
+	struct str word = m->role;
 
 	if (str_is(word, "human") || str_is(word, "HumanMessageChunk"))
 		return STR("user");
@@ -61,29 +101,20 @@ static struct str role_of(struct str message)
 static bool find_list(struct str value, struct list *ret)
 {
 	struct str inner = value_lookup(value, "messages");
+	struct message first;
 
 	if (!read_list(inner.p ? inner : value, ret))
 		return false;
-	struct mp first = ret->at;
-	return is_message(take(&first));
+	struct mp at = ret->at;
+	return read_message(take(&at), &first);
 }
 
 bool messages_are(struct str value)
 {
+	struct message message;
 	struct list list;
 
-	return value.p && (is_message(value) || find_list(value, &list));
-}
-
-static bool is_text(struct str value, struct str *ret)
-{
-	struct mp c = mp_of(value);
-	struct mp_value v;
-
-	if (!value.p || mp_read(&c, &v) != REFUSAL_NONE || v.type != MP_STR)
-		return false;
-	*ret = v.s;
-	return true;
+	return value.p && (find_list(value, &list) || read_message(value, &message));
 }
 
 static struct str spend(struct str s, size_t *budget)
@@ -163,20 +194,23 @@ static void content_parts(struct json *j, struct str content, size_t *budget)
 	}
 }
 
-static void response_part(struct json *j, struct str message, size_t *budget)
+static void response_part(struct json *j, const struct message *m, size_t *budget)
 {
 	json_object(j);
 	json_key(j, "type");
 	json_text(j, "tool_call_response");
-	any_member(j, "id", value_lookup(message, "tool_call_id"), budget);
-	any_member(j, "response", value_lookup(message, "content"), budget);
+	any_member(j, "id", m->tool_call_id, budget);
+	any_member(j, "response", m->content, budget);
 	json_object_end(j);
 }
 
 static void message_json(struct json *j, struct str message, size_t *budget)
 {
-	struct str role = role_of(message);
+	struct message m;
 	struct list calls;
+
+	read_message(message, &m); // one without a role or content shows what it has
+	struct str role = role_of(&m);
 
 	json_object(j);
 	json_key(j, "role");
@@ -184,15 +218,15 @@ static void message_json(struct json *j, struct str message, size_t *budget)
 	json_key(j, "parts");
 	json_array(j);
 	if (str_is(role, "tool")) {
-		response_part(j, message, budget);
+		response_part(j, &m, budget);
 	} else {
-		content_parts(j, value_lookup(message, "content"), budget);
-		if (read_list(value_lookup(message, "tool_calls"), &calls))
+		content_parts(j, m.content, budget);
+		if (read_list(m.tool_calls, &calls))
 			for (uint32_t i = 0; i < calls.count; i++)
 				tool_call_part(j, take(&calls.at), budget);
 	}
 	json_array_end(j);
-	any_member(j, "name", value_lookup(message, "name"), budget);
+	any_member(j, "name", m.name, budget);
 	json_object_end(j);
 }
 
@@ -267,17 +301,18 @@ static struct str content_text(struct str content)
 
 struct str messages_last_text(struct str value, const char *role)
 {
-	struct str found = {0};
+	struct str found = {0}, wanted = str_of(role);
+	struct message m;
 	struct list list;
 
 	if (is_text(value, &found))
 		return found;
 	if (!find_list(value, &list))
-		return is_message(value) ? content_text(value_lookup(value, "content")) : found;
+		return read_message(value, &m) ? content_text(m.content) : found;
 	for (uint32_t i = 0; i < list.count; i++) {
-		struct str message = take(&list.at);
-		struct str text = content_text(value_lookup(message, "content"));
-		if (text.p && str_eq(role_of(message), str_of(role)))
+		read_message(take(&list.at), &m);
+		struct str text = content_text(m.content);
+		if (text.p && str_eq(role_of(&m), wanted))
 			found = text;
 	}
 	return found;

@@ -106,7 +106,18 @@ static void scan_usage(struct usage *u, struct str key, struct str any)
 		any_count(any, &u->reasoning);
 }
 
-static void scan_attribute(struct account *a, struct str key, struct str any)
+static void scan_tool(struct account *a, struct str key, struct str any)
+{
+	if (str_is(key, "gen_ai.tool.name") || str_is(key, "tool.name") ||
+	    str_is(key, "gen_ai.agent.name"))
+		any_text(any, &a->what);
+	else if (str_is(key, "gen_ai.tool.call.arguments") || str_is(key, "tool.input"))
+		any_text(any, &a->input);
+	else if (str_is(key, "gen_ai.tool.call.result") || str_is(key, "tool.output"))
+		any_text(any, &a->output);
+}
+
+static void scan_llm(struct account *a, struct str key, struct str any)
 {
 	if (str_is(key, "gen_ai.provider.name") || str_is(key, "llm.provider"))
 		any_text(any, &a->provider);
@@ -114,17 +125,36 @@ static void scan_attribute(struct account *a, struct str key, struct str any)
 		any_text(any, &a->model);
 	else if (str_is(key, "gen_ai.response.model"))
 		any_text(any, &a->response_model);
-	else if (str_is(key, "gen_ai.tool.name") || str_is(key, "tool.name") ||
-	         str_is(key, "gen_ai.agent.name"))
-		any_text(any, &a->what);
-	else if (str_is(key, "gen_ai.tool.call.arguments") || str_is(key, "tool.input"))
-		any_text(any, &a->input);
-	else if (str_is(key, "gen_ai.tool.call.result") || str_is(key, "tool.output"))
-		any_text(any, &a->output);
-	else if (str_is(key, "error.type"))
-		any_text(any, &a->error_type);
 	else
 		scan_usage(&a->usage, key, any);
+}
+
+/* Most attributes are none of ours, which their first letters tell. */
+static void scan_attribute(struct account *a, struct str key, struct str any)
+{
+	static const char family[] = "gen_ai.";
+	struct str rest = key;
+
+	if (str_is(key, "error.type")) {
+		any_text(any, &a->error_type);
+		return;
+	}
+	if (key.len > sizeof(family) && memcmp(key.p, family, sizeof(family) - 1) == 0)
+		rest = (struct str){key.p + sizeof(family) - 1, key.len - sizeof(family) + 1};
+	switch (rest.p ? rest.p[0] : '\0') {
+	case 't': // tool
+	case 'a': // agent
+		scan_tool(a, key, any);
+		break;
+	case 'p': // provider
+	case 'r': // request, response
+	case 'u': // usage
+	case 'l': // llm
+		scan_llm(a, key, any);
+		break;
+	default:
+		break;
+	}
 }
 
 static void scan_key_value(struct account *a, struct str kv)

@@ -269,6 +269,42 @@ static void any_value(struct buf *out, struct mp *c, size_t max, unsigned *cut)
 	}
 }
 
+/* An attribute of a plain value is written at once; false for the others. */
+static bool plain_attr(struct buf *out, uint32_t field, struct str key, const struct mp_value *v,
+                       size_t max, unsigned *cut)
+{
+	switch (v->type) {
+	case MP_BOOL:
+		pb_attr_bool(out, field, key, v->b);
+		return true;
+	case MP_INT:
+		pb_attr_int(out, field, key, v->i);
+		return true;
+	case MP_DOUBLE:
+		pb_attr_double(out, field, key, v->d);
+		return true;
+	case MP_STR:
+		*cut += v->s.len > max;
+		value_attr_text(out, field, key, clip(v->s, max));
+		return true;
+	default:
+		return false;
+	}
+}
+
+static void attribute(struct buf *out, uint32_t field, struct mp *c, size_t max, unsigned *cut)
+{
+	struct mp at = *c;
+	struct str key = clip(value_key(c), CAP_ATTR_KEY);
+	struct mp_value v;
+
+	if (utf8_is_valid(key.p, key.len) && mp_read(c, &v) == REFUSAL_NONE &&
+	    plain_attr(out, field, key, &v, max, cut))
+		return;
+	*c = at;
+	any_key_value(out, field, c, max, cut);
+}
+
 unsigned value_attributes(struct buf *out, uint32_t field, struct str map, size_t max)
 {
 	struct mp c = mp_of(map);
@@ -277,8 +313,8 @@ unsigned value_attributes(struct buf *out, uint32_t field, struct str map, size_
 
 	if (!map.p || mp_read(&c, &v) != REFUSAL_NONE || v.type != MP_MAP)
 		return 0;
-	for (uint32_t i = 0; i < v.count; i++)
-		any_key_value(out, field, &c, max, &cut);
+	for (uint32_t i = 0; i < v.count && c.p < c.end; i++)
+		attribute(out, field, &c, max, &cut);
 	return cut;
 }
 
