@@ -61,7 +61,7 @@ static void send_error(struct conn *c, const char *code, const char *message)
 	send_frame(c, w);
 }
 
-static void refuse(struct conn *c, enum refusal why)
+static void tell(struct conn *c, enum refusal why)
 {
 	static const char *const messages[REFUSAL_COUNT] = {
 	        [REFUSED_TOO_LONG] = "the frame is longer than ingest.max_frame",
@@ -86,11 +86,16 @@ static void refuse(struct conn *c, enum refusal why)
 	};
 	uint64_t bit = 1ull << why;
 
-	stat_add(&c->in->o.stats->refused[why], 1);
 	if (c->told & bit)
 		return;
 	c->told |= bit;
 	send_error(c, refusal_label(why), messages[why] ? messages[why] : "refused");
+}
+
+static void refuse(struct conn *c, enum refusal why)
+{
+	stat_add(&c->in->o.stats->refused[why], 1);
+	tell(c, why);
 }
 
 /* --- messages --- */
@@ -311,11 +316,20 @@ static void end(struct conn *c)
 static void on_half_frame(uv_timer_t *timer)
 {
 	struct conn *c = timer->data;
+	struct ingest *in = c->in;
 
 	if (!frames_is_partial(&c->frames))
 		return;
-	stat_add(&c->in->o.stats->frames_received, c->frames.kept.len > 0);
-	refuse(c, REFUSED_TIMEOUT);
+	if (in->full) { // it is us who don't read
+		uv_timer_start(timer, on_half_frame, HALF_FRAME_MS, 0);
+		return;
+	}
+	if (c->frames.kept.len > 0) { // a skipped frame was counted when it began
+		stat_add(&in->o.stats->frames_received, 1);
+		stat_add(&in->o.stats->refused[REFUSED_TIMEOUT], 1);
+	}
+	tell(c, REFUSED_TIMEOUT);
+	in->kept -= c->frames.kept.len;
 	frames_deinit(&c->frames);
 	end(c);
 }

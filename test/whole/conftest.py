@@ -74,6 +74,9 @@ class Agent:
         now = at or time.time_ns()
         self.send([2, run_id, now, time.monotonic_ns() if at is None else 0, fields])
 
+    def send_bytes(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
     def event(self, run_id, name: str, **attrs) -> None:
         self.send([3, run_id, time.time_ns(), time.monotonic_ns(), name, attrs])
 
@@ -103,12 +106,27 @@ class Agent:
             data += piece
         return data
 
-    def flush(self) -> None:
-        """Returns once everything sent so far is durable."""
+    def flush(self) -> list[dict]:
+        """Returns once everything sent so far is durable: what the collector complained of."""
         token = next(self._tokens)
+        complaints = []
         self.send([4, token])
         while (message := self.receive()) != [5, token]:
             assert message[0] in (5, 8), message
+            complaints += message[1:] if message[0] == 8 else []
+        return complaints
+
+    def is_closed(self, timeout: float = 10.0) -> bool:
+        """Whether the collector closes the connection in time, whatever it says before."""
+        self.socket.settimeout(timeout)
+        try:
+            while self.socket.recv(65536):
+                pass
+        except TimeoutError:
+            return False
+        except OSError:
+            pass
+        return True
 
     def bye(self) -> None:
         self.send([7, {}])
@@ -156,7 +174,11 @@ class Daemon:
         )
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
-        self.socket, self.http, self.data = self.wait_for_line(READY, 20).groups()
+        try:
+            self.socket, self.http, self.data = self.wait_for_line(READY, 20).groups()
+        except AssertionError:
+            self.kill()
+            raise
 
     def _read_log(self) -> None:
         for line in self.process.stderr:
@@ -197,6 +219,27 @@ class Daemon:
         status, body = self.get(path)
         assert status == 200, (status, body)
         return json.loads(body)
+
+    def pages(self, path: str, member: str) -> list:
+        """All that a list of the API has, page after page."""
+        found, cursor = [], None
+        while True:
+            page = self.json(path + (f"&cursor={cursor}" if cursor else ""))
+            found += page[member]
+            cursor = page["next"]
+            if cursor is None:
+                return found
+
+    def spans(self) -> list:
+        return self.pages("/api/spans?limit=1000", "spans")
+
+    def observations(self) -> list:
+        return self.pages("/api/observations?limit=1000", "observations")
+
+    def span(self, run_id: bytes) -> dict | None:
+        """The finished or running span of a run that is the root of its trace."""
+        status, body = self.get(f"/api/traces/{run_id.hex()}")
+        return json.loads(body)["spans"][0] if status == 200 else None
 
     def metrics(self) -> Metrics:
         status, body = self.get("/metrics")
@@ -272,22 +315,66 @@ def sidelightd() -> str:
 
 
 @pytest.fixture
-def daemon(sidelightd, tmp_path):
+def plain_sidelightd() -> str:
+    """A daemon without sanitizers, for what is measured."""
+    path = os.environ.get("SIDELIGHTD_PLAIN")
+    if not path:
+        pytest.skip("SIDELIGHTD_PLAIN does not name a daemon without sanitizers")
+    return path
+
+
+def clean_environment() -> dict:
+    return {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("OTEL_", "SIDELIGHT_")) and not k.lower().endswith("_proxy")
+    }
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    """arguments(config, places) writes the configuration and gives the command line."""
+
+    def make(config: dict | None = None, socket=None, data=None, http="127.0.0.1:0") -> list[str]:
+        file = tmp_path / "sidelight.yaml"
+        file.write_text(json.dumps({"exporters": [], **(config or {})}))  # JSON is YAML
+        places = ["--socket", str(socket or tmp_path / "s.sock")]
+        places += ["--data", str(data or tmp_path / "data"), "--http", http]
+        return ["--config", str(file), *places]
+
+    return make
+
+
+@pytest.fixture
+def refused(sidelightd, arguments):
+    """refused(config, places) is a daemon that ends by itself: its exit code and its log."""
+
+    def run(config: dict | None = None, *more: str, **places) -> tuple[int, str]:
+        command = [sidelightd, *arguments(config, **places), *more]
+        done = subprocess.run(
+            command, env=clean_environment(), capture_output=True, text=True, timeout=30
+        )
+        assert not SANITIZER.search(done.stderr), done.stderr
+        return done.returncode, done.stderr
+
+    return run
+
+
+@pytest.fixture
+def daemon(sidelightd, arguments):
     """start(config) runs a daemon with that configuration (a dict), in this test's directory; a
     second call with the first one ended finds the same data. All are ended with the test."""
     running = []
 
-    def start(config: dict | None = None, env: dict | None = None, stdout=subprocess.DEVNULL):
-        file = tmp_path / "sidelight.yaml"
-        file.write_text(json.dumps({"exporters": [], **(config or {})}))  # JSON is YAML
-        clean = {
-            k: v
-            for k, v in os.environ.items()
-            if not k.startswith(("OTEL_", "SIDELIGHT_")) and not k.lower().endswith("_proxy")
-        }
-        command = [sidelightd, "--config", str(file), "--socket", str(tmp_path / "s.sock")]
-        command += ["--data", str(tmp_path / "data"), "--http", "127.0.0.1:0"]
-        running.append(Daemon(command, {**clean, **(env or {})}, stdout))
+    def start(
+        config: dict | None = None,
+        env: dict | None = None,
+        stdout=subprocess.DEVNULL,
+        program: str | None = None,
+        **places,
+    ):
+        command = [program or sidelightd, *arguments(config, **places)]
+        running.append(Daemon(command, {**clean_environment(), **(env or {})}, stdout))
         return running[-1]
 
     yield start
