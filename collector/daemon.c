@@ -1,6 +1,7 @@
 #include "daemon.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +39,16 @@ static void notify(const char *state)
 {
 #ifdef HAVE_SYSTEMD
 	sd_notify(0, state);
+#endif
+}
+
+/* A large frame's memory goes back to the kernel: glibc would raise its threshold after the first
+ * one and keep the next ones. */
+static void keep_heap_small(void)
+{
+#ifdef M_MMAP_THRESHOLD
+	mallopt(M_MMAP_THRESHOLD, 256 * 1024);
+	mallopt(M_TRIM_THRESHOLD, 256 * 1024);
 #endif
 }
 
@@ -275,6 +286,7 @@ int daemon_run(struct config *config, const struct config_flags *flags)
 	}
 	d->config = config;
 	d->flags = flags;
+	keep_heap_small();
 	prctl(PR_SET_DUMPABLE, 0); // prompts and tokens are in our memory
 	catch_signals(d);
 	int rc = start(d);

@@ -2,6 +2,9 @@
 
 #include <math.h>
 #include <stdio.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #include "base/clock.h"
 
@@ -76,29 +79,24 @@ static bool is_plain(uint8_t c)
 	return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
 }
 
-/* Sets the high bit of each byte of a word that is not plain, and perhaps of bytes above it. */
-static uint64_t special_bytes(uint64_t word)
-{
-	const uint64_t ones = 0x0101010101010101ull, high = 0x8080808080808080ull;
-	uint64_t control = word - 0x20 * ones;
-	uint64_t quote = (word ^ '"' * ones) - ones;
-	uint64_t backslash = (word ^ '\\' * ones) - ones;
-	uint64_t delete = (word ^ 0x7f * ones) - ones;
-
-	return (word | control | quote | backslash | delete) & high;
-}
-
-/* How many plain bytes there are at the start, counted eight at a time. */
+/* How many plain bytes there are at the start. */
 static size_t plain_prefix(const char *p, size_t len)
 {
 	size_t i = 0;
-	uint64_t word;
 
-	for (; len - i >= sizeof(word); i += sizeof(word)) {
-		memcpy(&word, p + i, sizeof(word));
-		if (special_bytes(word))
-			break;
+#ifdef __SSE2__
+	for (; len - i >= 16; i += 16) {
+		__m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)(p + i));
+		// As signed numbers, what is not ASCII is less than a space too.
+		__m128i special = _mm_cmplt_epi8(bytes, _mm_set1_epi8(' '));
+		special = _mm_or_si128(special, _mm_cmpeq_epi8(bytes, _mm_set1_epi8('"')));
+		special = _mm_or_si128(special, _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\')));
+		special = _mm_or_si128(special, _mm_cmpeq_epi8(bytes, _mm_set1_epi8(0x7f)));
+		unsigned mask = (unsigned)_mm_movemask_epi8(special);
+		if (mask)
+			return i + (size_t)__builtin_ctz(mask);
 	}
+#endif
 	while (i < len && is_plain((uint8_t)p[i]))
 		i++;
 	return i;

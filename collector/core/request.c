@@ -14,7 +14,7 @@ void request_init(struct request *q)
 	buf_init(&q->spends, SPENDS_MAX * sizeof(struct spend));
 	buf_init(&q->tools, CAP_TOOL_CALLS);
 	buf_init(&q->tool_names, CAP_TOOL_CALLS);
-	buf_init(&q->meta, CAP_FRAME);
+	buf_init(&q->root, CAP_FRAME);
 	buf_init(&q->content, 4 * CAP_FRAME);
 }
 
@@ -23,7 +23,7 @@ void request_deinit(struct request *q)
 	buf_deinit(&q->spends);
 	buf_deinit(&q->tools);
 	buf_deinit(&q->tool_names);
-	buf_deinit(&q->meta);
+	buf_deinit(&q->root);
 	buf_deinit(&q->content);
 }
 
@@ -40,14 +40,14 @@ void request_clear(struct request *q)
 	        .spends = q->spends,
 	        .tools = q->tools,
 	        .tool_names = q->tool_names,
-	        .meta = q->meta,
+	        .root = q->root,
 	        .content = q->content,
 	};
 
 	clear_or_free(&fresh.spends);
 	clear_or_free(&fresh.tools);
 	clear_or_free(&fresh.tool_names);
-	clear_or_free(&fresh.meta);
+	clear_or_free(&fresh.root);
 	clear_or_free(&fresh.content);
 	usage_init(&fresh.usage);
 	*q = fresh;
@@ -359,8 +359,7 @@ static void any_member(struct json *j, const char *key, struct str any)
 		json_null(j);
 }
 
-static void identity_json(struct json *j, const struct span_record *root,
-                          const struct span_view *view)
+static void identity_json(struct json *j, const struct span_view *view, enum run_kind kind)
 {
 	json_key(j, "trace_id");
 	json_hex(j, view->trace_id, sizeof(view->trace_id));
@@ -374,35 +373,31 @@ static void identity_json(struct json *j, const struct span_record *root,
 	json_key(j, "name");
 	json_str(j, view->name);
 	json_key(j, "kind");
-	json_text(j, kind_word((enum run_kind)root->head.kind));
-}
-
-static void root_json(struct json *j, const struct span_record *root, const struct span_view *view,
-                      const struct account *a)
-{
-	struct root_words w = {0};
-
-	span_attributes(root, false, find_word, &w);
-	identity_json(j, root, view);
+	json_text(j, kind_word(kind));
 	json_key(j, "start_time");
 	json_time(j, view->start_ns);
 	json_key(j, "end_time");
 	json_time(j, view->end_ns);
 	json_key(j, "latency_ms");
-	json_ms(j, a->duration_ns);
+	json_ms(j, view->end_ns > view->start_ns ? view->end_ns - view->start_ns : 0);
+}
+
+static void status_json(struct json *j, const struct span_view *view, enum run_status status)
+{
 	json_key(j, "status");
 	json_object(j);
 	json_key(j, "code");
-	json_text(j, status_word(a->status));
+	json_text(j, status_word(status));
 	json_key(j, "message");
 	json_str(j, view->status_message.p ? view->status_message : STR(""));
 	json_object_end(j);
-	json_key(j, "attributes");
-	json_object(j);
-	attributes_json_members(j, root->base, SPAN_ATTRIBUTES);
-	json_object_end(j);
-	json_key(j, "service");
-	json_str(j, resource_service_name(root->resource));
+}
+
+static void words_json(struct json *j, const struct span_record *root)
+{
+	struct root_words w = {0};
+
+	span_attributes(root, false, find_word, &w);
 	json_key(j, "session_id");
 	json_str(j, w.session);
 	json_key(j, "user_id");
@@ -415,37 +410,54 @@ static void root_json(struct json *j, const struct span_record *root, const stru
 		any_value_json(j, w.tags);
 	else
 		json_raw(j, "[]", 2);
+}
+
+void root_json_members(struct json *j, struct str root, enum run_kind kind, enum run_status status)
+{
+	struct span_record rec = {.base = root};
+	struct account a = {0};
+	struct span_view view;
+
+	if (span_view(&view, &rec) < 0)
+		return;
+	identity_json(j, &view, kind);
+	status_json(j, &view, status);
+	json_key(j, "attributes");
+	json_object(j);
+	attributes_json_members(j, root, SPAN_ATTRIBUTES);
+	json_object_end(j);
+	words_json(j, &rec);
 	json_key(j, "error");
-	error_json(j, a->status == STATUS_ERROR ? a->error_type : (struct str){0},
-	           a->status == STATUS_ERROR ? a->error_message : (struct str){0});
+	account_scan(&a, root);
+	if (status == STATUS_ERROR)
+		error_json(j, a.error_type, a.error_message);
+	else
+		json_null(j);
 }
 
 int request_set_root(struct request *q, const struct span_record *root, const struct account *a,
                      const struct root_text *text)
 {
-	struct span_view view;
 	struct json j;
 
-	int rc = span_view(&view, root);
-	if (rc < 0)
-		return rc;
 	q->has_root = true;
+	q->kind = a->kind;
 	q->status = a->status;
-	q->start_ns = view.start_ns;
+	q->start_ns = a->end_ns - a->duration_ns;
 	q->duration_ns = a->duration_ns;
-	memcpy(q->span_id, view.span_id, sizeof(q->span_id));
+	memcpy(q->span_id, a->span_id, sizeof(q->span_id));
 	keep(q->provider, sizeof(q->provider), a->provider);
 	keep(q->model, sizeof(q->model), or(a->model, a->response_model));
-	buf_clear(&q->meta);
-	json_init(&j, &q->meta);
-	root_json(&j, root, &view, a);
+	keep(q->service, sizeof(q->service), resource_service_name(root->resource));
+	buf_clear(&q->root);
+	buf_append(&q->root, root->base.p, root->base.len);
 	buf_clear(&q->content);
 	json_init(&j, &q->content);
 	json_key(&j, "user_message");
 	json_str(&j, text->user_message);
 	json_key(&j, "agent_response");
 	json_str(&j, text->agent_response);
-	return buf_error(&q->meta) ? buf_error(&q->meta) : buf_error(&q->content);
+	return buf_error(&q->root) ? buf_error(&q->root) : buf_error(&q->content);
 }
 
 static void count_json(struct json *j, const char *key, int64_t count)
@@ -488,7 +500,8 @@ void request_observe(const struct request *q, uint64_t created_ns, struct buf *m
 {
 	struct json j = {.out = meta};
 
-	json_raw(&j, q->meta.data, q->meta.len);
+	json_key(&j, "service");
+	json_text(&j, q->service[0] ? q->service : NULL);
 	json_key(&j, "provider");
 	json_text(&j, own_or_last(q->provider, q->last_provider));
 	json_key(&j, "model");

@@ -59,11 +59,14 @@ struct request {
 
 	// the root, once it has ended
 	bool has_root;
+	enum run_kind kind;
 	enum run_status status;
 	uint64_t start_ns, duration_ns; // unix
 	uint8_t span_id[8];
 	char provider[64], model[128]; // the root's own
-	struct buf meta, content;      // members of the observation that the root knows
+	char service[64];
+	struct buf root;    // its span without content, as stored
+	struct buf content; // members of the observation that the root knows
 };
 
 void request_init(struct request *q);
@@ -84,9 +87,18 @@ struct root_text {
 int request_set_root(struct request *q, const struct span_record *root, const struct account *a,
                      const struct root_text *text);
 
-/** Writes the observation's members: see store.h. */
+/** Writes the observation's members that its root's span doesn't hold. meta: service provider model
+ * prompt_tokens completion_tokens total_tokens cached_tokens reasoning_tokens llm_calls
+ * tool_call_count span_count slowest {name kind span_id latency_ms} created_at. content:
+ * user_message agent_response tool_calls [{name input output latency_ms error}]. */
 void request_observe(const struct request *q, uint64_t created_ns, struct buf *meta,
                      struct buf *content);
 
 /** Moves the four metrics. */
 void request_count(const struct request *q, struct metrics *m);
+
+/** The members of an observation that its root's span holds: trace_id span_id parent_span_id name
+ * kind start_time end_time latency_ms status attributes session_id user_id prompt_key
+ * prompt_version policy_mode tags error. Decoded only here, where somebody looks. */
+void root_json_members(struct json *j, struct str root, enum run_kind kind,
+                       enum run_status status);

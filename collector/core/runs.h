@@ -59,7 +59,9 @@ struct finished_span {
 struct observation {
 	uint8_t trace_id[16], span_id[8];
 	uint64_t start_ns, created_ns; // unix
+	enum run_kind kind;
 	enum run_status status;
+	struct str root; // its span without content
 	struct str meta, content;
 };
 

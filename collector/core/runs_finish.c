@@ -123,7 +123,9 @@ static void write_observation(struct runs *r, struct table_request *q, struct mo
 	struct observation o = {
 	        .start_ns = q->sums.start_ns,
 	        .created_ns = now.unix_ns,
+	        .kind = q->sums.kind,
 	        .status = q->sums.status,
+	        .root = {(char *)q->sums.root.data, q->sums.root.len},
 	        .meta = {(char *)r->meta.data, r->meta.len},
 	        .content = {(char *)r->content.data, r->content.len},
 	};

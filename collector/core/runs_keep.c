@@ -17,6 +17,7 @@ struct run_state_record {
 	uint64_t root_end_ns; // RUN_ROOT_DONE
 	uint8_t root_span_id[8];
 	char provider[64], model[128]; // RUN_ROOT_DONE: the root's own
+	char service[64];
 	int64_t pid;
 	uint64_t pid_start;
 };
@@ -229,8 +230,9 @@ int keep_root(struct runs *r, struct table_request *q)
 	struct run_state_record state = {
 	        .version = STATE_VERSION,
 	        .state = RUN_ROOT_DONE,
+	        .kind = (uint8_t)sums->kind,
 	        .status = (uint8_t)sums->status,
-	        .message_len = (uint32_t)sums->meta.len,
+	        .message_len = (uint32_t)sums->root.len,
 	        .response_len = (uint32_t)sums->content.len,
 	        .root = q->root,
 	        .start_ns = sums->start_ns,
@@ -242,10 +244,11 @@ int keep_root(struct runs *r, struct table_request *q)
 	memcpy(state.root_span_id, sums->span_id, sizeof(state.root_span_id));
 	memcpy(state.provider, sums->provider, sizeof(state.provider));
 	memcpy(state.model, sums->model, sizeof(state.model));
+	memcpy(state.service, sums->service, sizeof(state.service));
 	memcpy(head.trace_id, q->trace_id, sizeof(head.trace_id));
 	buf_clear(&r->state);
 	buf_append(&r->state, &state, sizeof(state));
-	buf_append(&r->state, sums->meta.data, sums->meta.len);
+	buf_append(&r->state, sums->root.data, sums->root.len);
 	buf_append(&r->state, sums->content.data, sums->content.len);
 	if (buf_error(&r->state))
 		return buf_error(&r->state);
@@ -365,15 +368,18 @@ static int restore_root(struct runs *r, const struct open_head *head,
 		return -ENOMEM;
 	q->root_done = q->stored = q->sums.has_root = true;
 	q->root_end_ns = state->root_end_ns;
+	q->sums.kind = (enum run_kind)state->kind;
 	q->sums.status = (enum run_status)state->status;
 	q->sums.start_ns = state->start_ns;
 	q->sums.duration_ns = state->duration_ns;
 	memcpy(q->sums.span_id, state->root_span_id, sizeof(q->sums.span_id));
 	memcpy(q->sums.provider, state->provider, sizeof(q->sums.provider));
 	memcpy(q->sums.model, state->model, sizeof(q->sums.model));
+	memcpy(q->sums.service, state->service, sizeof(q->sums.service));
 	q->sums.provider[sizeof(q->sums.provider) - 1] = '\0';
 	q->sums.model[sizeof(q->sums.model) - 1] = '\0';
-	buf_append(&q->sums.meta, b->message.p, b->message.len);
+	q->sums.service[sizeof(q->sums.service) - 1] = '\0';
+	buf_append(&q->sums.root, b->message.p, b->message.len);
 	buf_append(&q->sums.content, b->response.p, b->response.len);
 	q->due_ns = now.mono_ns + ROOT_GRACE_NS;
 	list_append(&r->ended_roots, &q->in_due);

@@ -6,6 +6,7 @@
 
 #include "base/caps.h"
 #include "base/json.h"
+#include "core/request.h"
 #include "http/api_parts.h"
 #include "store/store.h"
 
@@ -58,6 +59,13 @@ static bool page_has_room(struct page *p)
 	return !p->has_more;
 }
 
+void api_observation_meta(struct json *j, const struct observation_record *rec)
+{
+	if (rec->root.len)
+		root_json_members(j, rec->root, (enum run_kind)rec->kind, (enum run_status)rec->status);
+	json_raw(j, rec->meta.p, rec->meta.len);
+}
+
 static bool add_observation(void *ctx, const struct observation_record *rec)
 {
 	struct page *p = ctx;
@@ -70,7 +78,7 @@ static bool add_observation(void *ctx, const struct observation_record *rec)
 	if (!page_has_room(p))
 		return false;
 	json_object(j);
-	json_raw(j, rec->meta.p, rec->meta.len);
+	api_observation_meta(j, rec);
 	json_raw(j, rec->content.p, rec->content.len);
 	json_object_end(j);
 	p->count++;

@@ -332,7 +332,7 @@ static bool write_observation(void *ctx, const struct observation_record *rec)
 	struct json *j = ctx;
 
 	json_object(j);
-	json_raw(j, rec->meta.p, rec->meta.len);
+	api_observation_meta(j, rec);
 	json_object_end(j);
 	return false;
 }

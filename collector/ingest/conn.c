@@ -125,10 +125,6 @@ static struct source *make_source(struct conn *c, const struct event *hello)
 
 static enum refusal on_hello(struct conn *c, const struct event *hello)
 {
-	if (hello->version != 1) {
-		c->failed = true;
-		return REFUSED_BAD_VERSION;
-	}
 	struct source *s = make_source(c, hello);
 	if (!s)
 		return REFUSED_NO_MEMORY;
@@ -205,7 +201,7 @@ static bool on_frame(void *ctx, struct str body, enum refusal why)
 		stat_add(&c->in->o.stats->frames_accepted, 1);
 	else
 		refuse(c, why);
-	return !c->failed;
+	return why != REFUSED_BAD_VERSION; // nothing that follows can be trusted to mean what we read
 }
 
 /* --- the end of a connection --- */

@@ -32,7 +32,7 @@ struct conn {
 	uint64_t since_frames;  // frames when the half frame began
 	struct moment ended;
 	struct list_node in_all, in_resting;
-	bool half, bye, ended_once, failed;
+	bool half, bye, ended_once;
 	unsigned handles; // that are not closed yet
 };
 

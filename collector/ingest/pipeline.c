@@ -80,12 +80,16 @@ static int take_span(void *ctx, const struct finished_span *span)
 
 static int take_observation(void *ctx, const struct observation *o)
 {
-	struct observation_head head = {.start_ns = o->start_ns, .created_ns = o->created_ns};
-	struct str base[2] = {{(char *)&head, sizeof(head)}, o->meta};
+	struct observation_head head = {
+	        .start_ns = o->start_ns,
+	        .created_ns = o->created_ns,
+	        .root_len = (uint32_t)o->root.len,
+	};
+	struct str base[3] = {{(char *)&head, sizeof(head)}, o->root, o->meta};
 	struct record_parts parts = {
-	        .head = {.status = (uint8_t)o->status},
+	        .head = {.kind = (uint8_t)o->kind, .status = (uint8_t)o->status},
 	        .base = base,
-	        .base_count = 2,
+	        .base_count = 3,
 	        .content = &o->content,
 	        .content_count = 1,
 	        .start_ns = o->start_ns,

@@ -65,17 +65,14 @@ int store_trace(struct store *s, const uint8_t trace_id[16], store_span_fn *fn, 
  * start arrived. trace_id NULL: of all traces. */
 int store_open_runs(struct store *s, const uint8_t trace_id[16], store_span_fn *fn, void *ctx);
 
-/* An observation. meta and content are members of one JSON object without its braces:
- * meta: trace_id span_id parent_span_id name kind start_time end_time latency_ms status
- *   attributes service session_id user_id provider model prompt_tokens completion_tokens
- *   total_tokens cached_tokens reasoning_tokens llm_calls tool_call_count span_count slowest
- *   {name kind span_id latency_ms} error prompt_key prompt_version policy_mode tags created_at
- * content: user_message agent_response tool_calls [{name input output latency_ms error}] */
+/* An observation, as core/request.h shows it. root is its root's span without content; meta and
+ * content are members of one JSON object without its braces. */
 struct observation_record {
 	uint64_t seq;
 	uint8_t trace_id[16], span_id[8];
 	uint64_t start_ns, created_ns; // unix
-	uint8_t status;                // enum run_status
+	uint8_t kind, status;          // enum run_kind, run_status: the root's
+	struct str root;
 	struct str meta, content;
 };
 

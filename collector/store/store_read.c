@@ -58,12 +58,17 @@ bool parse_observation(struct observation_record *ret, const struct span_record 
 	if (rec->base.len < sizeof(h))
 		return false;
 	memcpy(&h, rec->base.p, sizeof(h));
+	size_t meta_at = sizeof(h) + (size_t)h.root_len;
+	if (meta_at > rec->base.len)
+		return false;
 	*ret = (struct observation_record){
 		.seq = rec->seq,
 		.start_ns = h.start_ns,
 		.created_ns = h.created_ns,
+		.kind = rec->head.kind,
 		.status = rec->head.status,
-		.meta = {rec->base.p + sizeof(h), rec->base.len - sizeof(h)},
+		.root = {rec->base.p + sizeof(h), h.root_len},
+		.meta = {rec->base.p + meta_at, rec->base.len - meta_at},
 		.content = rec->content,
 	};
 	memcpy(ret->trace_id, h.trace_id, sizeof(ret->trace_id));
