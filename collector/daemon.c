@@ -33,6 +33,7 @@ struct daemon {
 	struct ingest *ingest;
 	struct exporters *exporters;
 	struct http *http;
+	bool failed; // the disk did, while we ran
 };
 
 static void notify(const char *state)
@@ -158,6 +159,15 @@ static void on_committed(void *ctx)
 		exporters_notify(d->exporters);
 }
 
+static void on_failed(void *ctx)
+{
+	struct daemon *d = ctx;
+
+	log_error("the disk failed to keep what was written: ending; a restart checks the store");
+	d->failed = true;
+	uv_stop(&d->loop);
+}
+
 static int start_ingest(struct daemon *d)
 {
 	struct ingest_options options = {
@@ -167,6 +177,7 @@ static int start_ingest(struct daemon *d)
 	        .loop = &d->loop,
 	        .ctx = d,
 	        .committed = on_committed,
+	        .failed = on_failed,
 	};
 	const char *hint = "";
 
@@ -295,6 +306,7 @@ int daemon_run(struct config *config, const struct config_flags *flags)
 	stop(d);
 	release_signals(d);
 	uv_loop_close(&d->loop);
+	bool failed = rc < 0 || d->failed;
 	free(d);
-	return rc < 0 ? 1 : 0;
+	return failed ? 1 : 0;
 }

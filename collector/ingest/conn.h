@@ -11,7 +11,7 @@
 enum {
 	READ_SIZE = 256 * 1024,
 	REST_MIN_MS = 1,
-	REST_MAX_MS = 16,
+	REST_MAX_MS = 32,
 	BUSY_READ = 48 * 1024,       // a read of this much: the sender is ahead, so no rest
 	HALF_FRAME_MS = 10000,
 	EVIDENCE_MS = 100,           // for a killed process to be gone
