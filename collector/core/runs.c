@@ -347,6 +347,13 @@ static void give_up_oldest(struct runs *r, struct moment now)
 	finish_closed(r, run, &why, run_duration(run, now.unix_ns, now.mono_ns), now);
 }
 
+static void make_room(struct runs *r, struct moment now)
+{
+	while (r->count >= r->o.max_open ||
+	       (r->o.max_open_bytes && r->open_bytes >= r->o.max_open_bytes && r->count > 0))
+		give_up_oldest(r, now);
+}
+
 static bool is_parent_of_itself(const struct event *ev)
 {
 	return ev->has_parent && memcmp(&ev->parent, &ev->run, sizeof(ev->run)) == 0;
@@ -357,8 +364,7 @@ static enum refusal open_run(struct runs *r, struct source *s, const struct even
 {
 	uint8_t remote[8];
 
-	while (r->count >= r->o.max_open)
-		give_up_oldest(r, now);
+	make_room(r, now);
 	struct run *run = table_insert(r, &ev->run);
 	if (!run)
 		return REFUSED_NO_MEMORY;
@@ -448,8 +454,7 @@ static enum refusal keep_early(struct runs *r, struct source *s, const struct ev
 {
 	struct run_bytes bytes = {.base = body};
 
-	while (r->count >= r->o.max_open)
-		give_up_oldest(r, now);
+	make_room(r, now);
 	struct run *run = table_insert(r, &ev->run);
 	if (!run)
 		return REFUSED_NO_MEMORY;

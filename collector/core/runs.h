@@ -7,7 +7,7 @@
  *
  * What a start says is encoded at once and kept until the run has ended: in memory until the next
  * commit, then in the store. So memory is bounded by the number of open runs, not by their
- * prompts, and past max_open the oldest run is given up first.
+ * prompts, and past max_open or max_open_bytes the oldest run is given up first.
  *
  * No I/O and no clock in here: the caller brings the time, and a sink takes what comes out.
  */
@@ -83,6 +83,7 @@ struct runs_options {
 	size_t max_value; // bytes
 	size_t max_frame; // bytes
 	unsigned max_open;
+	uint64_t max_open_bytes; // of what they keep, in memory and in the store; 0: no bound
 	struct stats *stats;     // borrowed
 	struct metrics *metrics; // borrowed
 	struct runs_sink sink;

@@ -124,6 +124,21 @@ static void append_slices(struct buf *arena, const struct run_bytes *b, size_t s
 		           slices[i].len);
 }
 
+static uint64_t size_of(const struct run *run)
+{
+	return (uint64_t)run->base_len + run->content_len + run->message_len + run->response_len;
+}
+
+static void set_lengths(struct runs *r, struct run *run, const struct run_bytes *b)
+{
+	r->open_bytes -= size_of(run);
+	run->base_len = (uint32_t)b->base.len;
+	run->content_len = (uint32_t)b->content.len;
+	run->message_len = (uint32_t)b->message.len;
+	run->response_len = (uint32_t)b->response.len;
+	r->open_bytes += size_of(run);
+}
+
 int keep_put(struct runs *r, struct run *run, const struct run_bytes *b)
 {
 	struct buf *arena = &r->arena[r->filling];
@@ -138,11 +153,8 @@ int keep_put(struct runs *r, struct run *run, const struct run_bytes *b)
 		arena->error = 0;
 		return -ENOMEM;
 	}
+	set_lengths(r, run, b);
 	run->at = (uint32_t)at;
-	run->base_len = (uint32_t)b->base.len;
-	run->content_len = (uint32_t)b->content.len;
-	run->message_len = (uint32_t)b->message.len;
-	run->response_len = (uint32_t)b->response.len;
 	run->place = PLACE_ARENA;
 	run->arena = (uint8_t)r->filling;
 	list_remove(&run->in_dirty);
@@ -153,6 +165,7 @@ int keep_put(struct runs *r, struct run *run, const struct run_bytes *b)
 void keep_drop(struct runs *r, struct run *run)
 {
 	list_remove(&run->in_dirty);
+	set_lengths(r, run, &(struct run_bytes){0});
 	run->place = PLACE_NONE;
 	if (run->stored)
 		r->o.sink.delete_open(r->o.sink.ctx, &run->id);
@@ -429,6 +442,7 @@ int runs_restore(struct runs *r, const struct run_id *id, struct str value, stru
 	run->start_ns = state.start_ns;
 	run->start_mono = state.start_mono;
 	run->duration_ns = state.duration_ns;
+	set_lengths(r, run, &b);
 	run->place = PLACE_STORE;
 	run->stored = true;
 	source_attach(s, run);

@@ -87,6 +87,7 @@ struct runs {
 	struct buf arena[ARENAS];
 	unsigned filling;              // the arena that is being appended to
 	struct list_node dirty, sealed; // runs whose newest bytes are in the filling, the other arena
+	uint64_t open_bytes;           // of all runs, wherever they are
 	// scratch of one call
 	struct buf base, content, kept, state, meta, text;
 	uint64_t cut_reported;

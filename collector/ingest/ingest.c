@@ -73,6 +73,13 @@ static void on_committed(void *ctx)
 	in->o.committed(in->o.ctx);
 }
 
+static void on_failed(void *ctx)
+{
+	struct ingest *in = ctx;
+
+	in->o.failed(in->o.ctx);
+}
+
 /* --- runs that a daemon before us left open --- */
 
 struct orphan_check {
@@ -163,6 +170,7 @@ static int start_pipeline(struct ingest *in)
 	        .flushed = on_flushed,
 	        .roomy = on_roomy,
 	        .committed = on_committed,
+	        .failed = on_failed,
 	};
 
 	int rc = pipeline_start(&in->pipeline, &options);

@@ -37,7 +37,8 @@ struct pipeline {
 	struct batch batches[BATCHES];
 	struct waiters waiters[BATCHES];
 	unsigned filling; // the other one is being committed, or is empty
-	bool committing, worker_runs;
+	bool committing;
+	bool broken; // a sync failed: what was written before may be gone, so no more is promised
 	atomic_int result; // of the commit that came back, set by the worker before it wakes us
 	uint64_t last_commit_ns;
 	uv_async_t done;
@@ -155,7 +156,7 @@ static void consider_commit(struct pipeline *p)
 	const struct batch *b = &p->batches[p->filling];
 	bool awaited = p->waiters[p->filling].count > 0;
 
-	if (p->committing || (batch_is_empty(b) && runs_bytes(p->runs) == 0 && !awaited))
+	if (p->committing || p->broken || (batch_is_empty(b) && runs_bytes(p->runs) == 0 && !awaited))
 		return;
 	uint64_t since_ms = (clock_mono_ns() - p->last_commit_ns) / NS_PER_MS;
 	if (awaited || since_ms >= COMMIT_GAP_MS ||
@@ -202,6 +203,30 @@ static void on_worker_done(void *ctx, int error)
 	uv_async_send(&p->done);
 }
 
+/* A batch that will never fit. Nobody is told that it is durable. */
+static void drop_batch(struct pipeline *p, unsigned which)
+{
+	struct batch *b = &p->batches[which];
+
+	stat_add(&p->o.stats->spans_dropped, b->spans.count);
+	stat_add(&p->o.stats->observations_dropped, b->observations.count);
+	log_error("%llu spans were dropped: they are more than store.size can hold at once",
+	          (unsigned long long)b->spans.count);
+	batch_clear(b);
+	p->waiters[which].count = 0;
+	set_reason(p, 0);
+}
+
+/* After a failed sync a second one may succeed without the data, so only a new start, which looks
+ * at the file itself, can go on. */
+static void give_up_disk(struct pipeline *p)
+{
+	p->broken = true;
+	p->committing = false;
+	p->waiters[0].count = p->waiters[1].count = 0;
+	p->o.failed(p->o.ctx);
+}
+
 static void on_committed(uv_async_t *async)
 {
 	struct pipeline *p = async->data;
@@ -210,7 +235,12 @@ static void on_committed(uv_async_t *async)
 	if (!p->committing)
 		return;
 	set_reason(p, p->result);
-	if (p->result) {
+	if (p->result == -E2BIG) {
+		drop_batch(p, committed);
+	} else if (p->result == -EIO) {
+		give_up_disk(p);
+		return;
+	} else if (p->result) {
 		uv_timer_start(&p->soon, on_retry, COMMIT_RETRY_MS, 0);
 		return;
 	}
@@ -277,6 +307,7 @@ static int start_runs(struct pipeline *p)
 	        .max_value = c->max_value,
 	        .max_frame = c->max_frame,
 	        .max_open = CAP_OPEN_RUNS,
+	        .max_open_bytes = c->store_bytes / 4, // the log needs room as well
 	        .stats = p->o.stats,
 	        .metrics = &p->metrics,
 	        .sink = {p, take_span, take_observation, put_open, delete_open, get_open},
@@ -344,8 +375,8 @@ int pipeline_start(struct pipeline **ret, const struct pipeline_options *options
 
 static bool is_drained(const struct pipeline *p)
 {
-	return !p->committing && batch_is_empty(&p->batches[p->filling]) &&
-	       runs_bytes(p->runs) == 0;
+	return p->broken || (!p->committing && batch_is_empty(&p->batches[p->filling]) &&
+	                     runs_bytes(p->runs) == 0);
 }
 
 static void on_grace_over(uv_timer_t *timer)

@@ -17,7 +17,7 @@
 #include "config.h"
 #include "core/runs.h"
 
-enum { COMMIT_GAP_MS = 20, COMMIT_RETRY_MS = 200, COMMIT_SOON_BYTES = 1024 * 1024 };
+enum { COMMIT_GAP_MS = 100, COMMIT_RETRY_MS = 200, COMMIT_SOON_BYTES = 1024 * 1024 };
 
 struct pipeline;
 struct store;
@@ -32,6 +32,7 @@ struct pipeline_options {
 	void (*flushed)(void *ctx, void *waiter, uint64_t token);
 	void (*roomy)(void *ctx);     // there is room again after pipeline_is_full()
 	void (*committed)(void *ctx); // new spans are durable
+	void (*failed)(void *ctx);    // the disk failed: nothing can be promised any more
 };
 
 MUST_CHECK int pipeline_start(struct pipeline **ret, const struct pipeline_options *options);
