@@ -21,9 +21,9 @@ static void on_rested(uv_timer_t *timer)
 	struct list_node rested;
 
 	// A rest that let much gather was too long, one that let little gather too short.
-	if (in->most_read >= BUSY_READ / 4)
+	if (in->most_read >= BUSY_READ / 2)
 		in->rest_ms = in->rest_ms / 2 > REST_MIN_MS ? in->rest_ms / 2 : REST_MIN_MS;
-	else if (in->most_read < BUSY_READ / 16)
+	else if (in->most_read < BUSY_READ / 8)
 		in->rest_ms = in->rest_ms * 2 < REST_MAX_MS ? in->rest_ms * 2 : REST_MAX_MS;
 	in->most_read = 0;
 	list_init(&rested);
