@@ -81,7 +81,7 @@ static void on_hangup(uv_signal_t *handle, int number)
 		config_print(d->config, old);
 		config_print(&fresh, new);
 	}
-	bool both = old && fclose(old) == 0 && new && fclose(new) == 0;
+	bool both = old && fclose(old) == 0 && new &&fclose(new) == 0;
 	if (both && strcmp(before, after) == 0)
 		log_info("SIGHUP: the configuration is the same");
 	else
@@ -120,7 +120,8 @@ static void say_store_error(const char *dir, int rc)
 	const char *hint = "";
 
 	if (rc == ERR_BUSY)
-		hint = "; another sidelightd runs on it: stop that one, or give --data another directory";
+		hint = "; another sidelightd runs on it: stop that one, or give --data another "
+		       "directory";
 	else if (rc == ERR_NETWORK_FS)
 		hint = "; choose a directory on a local disk";
 	else if (rc == ERR_VERSION)
@@ -135,10 +136,10 @@ static void say_store_error(const char *dir, int rc)
 static int open_store(struct daemon *d)
 {
 	struct store_options options = {
-	        .dir = d->config->data_dir,
-	        .bytes = d->config->store_bytes,
-	        .retention_ns = d->config->retention_ns,
-	        .stats = &d->stats,
+		.dir = d->config->data_dir,
+		.bytes = d->config->store_bytes,
+		.retention_ns = d->config->retention_ns,
+		.stats = &d->stats,
 	};
 	char *quarantine = NULL;
 
@@ -146,7 +147,8 @@ static int open_store(struct daemon *d)
 	if (rc < 0)
 		say_store_error(options.dir, rc);
 	else if (quarantine)
-		log_error("the store was corrupt: it was moved to %s, and a new one begun", quarantine);
+		log_error("the store was corrupt: it was moved to %s, and a new one begun",
+		          quarantine);
 	free(quarantine);
 	return rc;
 }
@@ -171,13 +173,13 @@ static void on_failed(void *ctx)
 static int start_ingest(struct daemon *d)
 {
 	struct ingest_options options = {
-	        .config = d->config,
-	        .stats = &d->stats,
-	        .store = d->store,
-	        .loop = &d->loop,
-	        .ctx = d,
-	        .committed = on_committed,
-	        .failed = on_failed,
+		.config = d->config,
+		.stats = &d->stats,
+		.store = d->store,
+		.loop = &d->loop,
+		.ctx = d,
+		.committed = on_committed,
+		.failed = on_failed,
 	};
 	const char *hint = "";
 
@@ -213,16 +215,16 @@ static int start_http(struct daemon *d)
 {
 	const struct config *c = d->config;
 	struct http_options options = {
-	        .host = c->http_enabled ? c->http_host : NULL,
-	        .port = c->http_port,
-	        .socket_path = c->api_socket,
-	        .socket_mode = c->mode,
-	        .socket_group = c->group,
-	        .store = d->store,
-	        .stats = &d->stats,
-	        .write_metrics = write_metrics,
-	        .is_ready = is_ready,
-	        .ctx = d,
+		.host = c->http_enabled ? c->http_host : NULL,
+		.port = c->http_port,
+		.socket_path = c->api_socket,
+		.socket_mode = c->mode,
+		.socket_group = c->group,
+		.store = d->store,
+		.stats = &d->stats,
+		.write_metrics = write_metrics,
+		.is_ready = is_ready,
+		.ctx = d,
 	};
 
 	int rc = http_start(&d->http, &options);
@@ -230,7 +232,8 @@ static int start_http(struct daemon *d)
 		log_error("http %s:%u: the port is taken; give --http 127.0.0.1:0 for any free one",
 		          c->http_host, c->http_port);
 	else if (rc < 0)
-		log_error("http %s: %s", c->http_enabled ? c->http_host : c->api_socket, err_str(rc));
+		log_error("http %s: %s", c->http_enabled ? c->http_host : c->api_socket,
+		          err_str(rc));
 	return rc;
 }
 
@@ -253,7 +256,8 @@ static int open_door(struct daemon *d)
 	}
 	char http[64] = "off";
 	if (d->config->http_enabled)
-		snprintf(http, sizeof(http), strchr(d->config->http_host, ':') ? "[%s]:%u" : "%s:%u",
+		snprintf(http, sizeof(http),
+		         strchr(d->config->http_host, ':') ? "[%s]:%u" : "%s:%u",
 		         d->config->http_host, http_port(d->http));
 	fprintf(stderr, "ready socket=%s http=%s data=%s\n", d->config->socket, http,
 	        d->config->data_dir);
@@ -264,7 +268,7 @@ static int open_door(struct daemon *d)
 static int start(struct daemon *d)
 {
 	int (*const steps[])(struct daemon *) = {
-	        open_store, start_ingest, start_http, start_exporters, open_door,
+		open_store, start_ingest, start_http, start_exporters, open_door,
 	};
 
 	for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {

@@ -9,30 +9,31 @@ enum { EXIT_USAGE = 2 };
 enum { OPT_SOCKET = 256, OPT_DATA, OPT_HTTP, OPT_CHECK, OPT_VERSION };
 
 static const char usage[] =
-        "usage: sidelightd [options]\n"
-        "\n"
-        "Collects what AI agents do: spans, metrics, and a log of it that survives them.\n"
-        "It needs no configuration.\n"
-        "\n"
-        "  -c, --config FILE     read FILE (default: $SIDELIGHT_CONFIG, /etc/sidelight/sidelight.yaml)\n"
-        "      --socket PATH     where agents connect\n"
-        "      --data DIR        where the log is kept\n"
-        "      --http ADDR:PORT  metrics and API over TCP (default 127.0.0.1:4320), or off\n"
-        "      --check-config    print the effective configuration and exit\n"
-        "      --version         print the version and exit\n"
-        "  -h, --help            print this and exit\n"
-        "\n"
-        "Exit status: 0, 1 failed, 2 usage or configuration error.\n";
+	"usage: sidelightd [options]\n"
+	"\n"
+	"Collects what AI agents do: spans, metrics, and a log of it that survives them.\n"
+	"It needs no configuration.\n"
+	"\n"
+	"  -c, --config FILE     read FILE (default: $SIDELIGHT_CONFIG, "
+        "/etc/sidelight/sidelight.yaml)\n"
+	"      --socket PATH     where agents connect\n"
+	"      --data DIR        where the log is kept\n"
+	"      --http ADDR:PORT  metrics and API over TCP (default 127.0.0.1:4320), or off\n"
+	"      --check-config    print the effective configuration and exit\n"
+	"      --version         print the version and exit\n"
+	"  -h, --help            print this and exit\n"
+	"\n"
+	"Exit status: 0, 1 failed, 2 usage or configuration error.\n";
 
 static const struct option options[] = {
-        {"config", required_argument, NULL, 'c'},
-        {"socket", required_argument, NULL, OPT_SOCKET},
-        {"data", required_argument, NULL, OPT_DATA},
-        {"http", required_argument, NULL, OPT_HTTP},
-        {"check-config", no_argument, NULL, OPT_CHECK},
-        {"version", no_argument, NULL, OPT_VERSION},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
+	{"config", required_argument, NULL, 'c'},
+	{"socket", required_argument, NULL, OPT_SOCKET},
+	{"data", required_argument, NULL, OPT_DATA},
+	{"http", required_argument, NULL, OPT_HTTP},
+	{"check-config", no_argument, NULL, OPT_CHECK},
+	{"version", no_argument, NULL, OPT_VERSION},
+	{"help", no_argument, NULL, 'h'},
+	{NULL, 0, NULL, 0},
 };
 
 struct command {
@@ -75,7 +76,8 @@ static int parse(int argc, char **argv, struct command *ret)
 	}
 	if (optind == argc)
 		return -1;
-	fprintf(stderr, "sidelightd: unexpected argument '%s'\ntry 'sidelightd --help'\n", argv[optind]);
+	fprintf(stderr, "sidelightd: unexpected argument '%s'\ntry 'sidelightd --help'\n",
+	        argv[optind]);
 	return EXIT_USAGE;
 }
 

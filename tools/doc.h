@@ -1,8 +1,7 @@
 /* doc.h - the API's JSON, as what the renderers take.
  *
  * Pure. All text is borrowed from the JSON. What is missing or of another type than it should be
- * counts as not there. Of jansson only what reads is used: three of its functions that build
- * (json_object, json_array, json_null) have the names of base/json.h's, and would be those.
+ * counts as not there. Of jansson only what reads is used.
  */
 #pragma once
 

@@ -7,11 +7,11 @@
 #define MUST_CHECK __attribute__((warn_unused_result))
 
 enum err {
-	ERR_FORMAT = -1000,  // not what the format says
-	ERR_VERSION = -1001, // written by a newer program
-	ERR_CORRUPT = -1002, // a checksum or an invariant does not hold
-	ERR_FOREIGN = -1003, // somebody else's file
-	ERR_BUSY = -1004,    // another process has it
+	ERR_FORMAT = -1000,     // not what the format says
+	ERR_VERSION = -1001,    // written by a newer program
+	ERR_CORRUPT = -1002,    // a checksum or an invariant does not hold
+	ERR_FOREIGN = -1003,    // somebody else's file
+	ERR_BUSY = -1004,       // another process has it
 	ERR_NETWORK_FS = -1005, // a file system that can't be trusted with a memory map
 };
 

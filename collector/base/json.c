@@ -8,7 +8,7 @@
 
 #include "base/clock.h"
 
-void json_init(struct json *j, struct buf *out)
+void jsonw_init(struct json *j, struct buf *out)
 {
 	*j = (struct json){.out = out};
 }
@@ -33,22 +33,22 @@ static void close_with(struct json *j, uint8_t bracket)
 	j->comma = true;
 }
 
-void json_object(struct json *j)
+void jsonw_object(struct json *j)
 {
 	open_with(j, '{');
 }
 
-void json_object_end(struct json *j)
+void jsonw_object_end(struct json *j)
 {
 	close_with(j, '}');
 }
 
-void json_array(struct json *j)
+void jsonw_array(struct json *j)
 {
 	open_with(j, '[');
 }
 
-void json_array_end(struct json *j)
+void jsonw_array_end(struct json *j)
 {
 	close_with(j, ']');
 }
@@ -144,7 +144,7 @@ static void write_string(struct buf *out, struct str s)
 	buf_append_byte(out, '"');
 }
 
-void json_key_str(struct json *j, struct str key)
+void jsonw_key_str(struct json *j, struct str key)
 {
 	before_value(j);
 	write_string(j->out, key);
@@ -152,19 +152,19 @@ void json_key_str(struct json *j, struct str key)
 	j->comma = false;
 }
 
-void json_str(struct json *j, struct str s)
+void jsonw_str(struct json *j, struct str s)
 {
 	if (!s.p) {
-		json_null(j);
+		jsonw_null(j);
 		return;
 	}
 	before_value(j);
 	write_string(j->out, s);
 }
 
-void json_text(struct json *j, const char *s)
+void jsonw_text(struct json *j, const char *s)
 {
-	json_str(j, str_of(s));
+	jsonw_str(j, str_of(s));
 }
 
 /* Writes the digits of v, which is most of what we write: a printf costs ten times as much. */
@@ -180,7 +180,7 @@ static void write_uint(struct buf *out, uint64_t v)
 	buf_append(out, digits + at, sizeof(digits) - at);
 }
 
-void json_int(struct json *j, int64_t v)
+void jsonw_int(struct json *j, int64_t v)
 {
 	before_value(j);
 	if (v < 0)
@@ -188,18 +188,18 @@ void json_int(struct json *j, int64_t v)
 	write_uint(j->out, v < 0 ? 0 - (uint64_t)v : (uint64_t)v);
 }
 
-void json_uint(struct json *j, uint64_t v)
+void jsonw_uint(struct json *j, uint64_t v)
 {
 	before_value(j);
 	write_uint(j->out, v);
 }
 
-void json_double(struct json *j, double v)
+void jsonw_double(struct json *j, double v)
 {
 	char text[32];
 
 	if (!isfinite(v)) {
-		json_null(j);
+		jsonw_null(j);
 		return;
 	}
 	before_value(j);
@@ -211,19 +211,19 @@ void json_double(struct json *j, double v)
 	buf_append_str(j->out, text);
 }
 
-void json_bool(struct json *j, bool v)
+void jsonw_bool(struct json *j, bool v)
 {
 	before_value(j);
 	buf_append_str(j->out, v ? "true" : "false");
 }
 
-void json_null(struct json *j)
+void jsonw_null(struct json *j)
 {
 	before_value(j);
 	buf_append_str(j->out, "null");
 }
 
-void json_hex(struct json *j, const uint8_t *bytes, size_t n)
+void jsonw_hex(struct json *j, const uint8_t *bytes, size_t n)
 {
 	before_value(j);
 	buf_append_byte(j->out, '"');
@@ -233,19 +233,19 @@ void json_hex(struct json *j, const uint8_t *bytes, size_t n)
 	buf_append_byte(j->out, '"');
 }
 
-void json_time(struct json *j, uint64_t unix_ns)
+void jsonw_time(struct json *j, uint64_t unix_ns)
 {
 	char text[TIME_TEXT_SIZE];
 
 	if (unix_ns == 0) {
-		json_null(j);
+		jsonw_null(j);
 		return;
 	}
 	time_text(text, unix_ns);
-	json_text(j, text);
+	jsonw_text(j, text);
 }
 
-void json_ms(struct json *j, uint64_t ns)
+void jsonw_ms(struct json *j, uint64_t ns)
 {
 	uint64_t us = (ns + 500) / NS_PER_US;
 	char part[4] = {'.', (char)('0' + us / 100 % 10), (char)('0' + us / 10 % 10),
@@ -256,7 +256,7 @@ void json_ms(struct json *j, uint64_t ns)
 	buf_append(j->out, part, sizeof(part));
 }
 
-void json_raw(struct json *j, const void *bytes, size_t n)
+void jsonw_raw(struct json *j, const void *bytes, size_t n)
 {
 	if (n == 0)
 		return;

@@ -4,7 +4,7 @@ const char *refusal_label(enum refusal r)
 {
 	static const char *const labels[REFUSAL_COUNT] = {
 #define X(id, label) [REFUSED_##id] = (label),
-	        REFUSAL_TABLE(X)
+		REFUSAL_TABLE(X)
 #undef X
 	};
 
@@ -15,7 +15,7 @@ const char *rejection_label(enum rejection r)
 {
 	static const char *const labels[REJECTION_COUNT] = {
 #define X(id, label) [REJECTED_##id] = (label),
-	        REJECTION_TABLE(X)
+		REJECTION_TABLE(X)
 #undef X
 	};
 

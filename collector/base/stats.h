@@ -92,7 +92,7 @@ enum refusal {
 #define X(id, label) REFUSED_##id,
 	REFUSAL_TABLE(X)
 #undef X
-	        REFUSAL_COUNT
+		REFUSAL_COUNT
 };
 
 /** The label of a refusal, as in sidelight_frames_refused_total{reason=…}. */
@@ -121,18 +121,19 @@ enum rejection {
 #define X(id, label) REJECTED_##id,
 	REJECTION_TABLE(X)
 #undef X
-	        REJECTION_COUNT
+		REJECTION_COUNT
 };
 
 /** The label of a rejection, as in sidelight_spans_rejected_total{exporter=…, reason=…}. */
 const char *rejection_label(enum rejection r);
 
-/* One exporter's ledger: stored since its cursor began = delivered + rejected + evicted + pending. */
+/* One exporter's ledger: stored since its cursor began = delivered + rejected + evicted + pending.
+ */
 struct exporter_stats {
 	char name[64]; // written once, before the exporter starts
 	atomic_uint_fast64_t delivered, rejected, evicted, pending;
 	atomic_uint_fast64_t rejected_by[REJECTION_COUNT]; // they add up to rejected
-	atomic_uint_fast64_t requests, failures; // tries, and tries that failed
+	atomic_uint_fast64_t requests, failures;           // tries, and tries that failed
 };
 
 struct stats {

@@ -74,8 +74,8 @@ static void unindex(struct closed *c, uint32_t gap)
 		if (c->index[place].at == EMPTY)
 			break;
 		uint32_t home = place_of(c->ring[c->index[place].at - 1].span_id);
-		bool stays = gap <= place ? home > gap && home <= place
-		                          : home > gap || home <= place;
+		bool stays =
+			gap <= place ? home > gap && home <= place : home > gap || home <= place;
 		if (stays)
 			continue;
 		c->index[gap] = c->index[place];

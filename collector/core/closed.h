@@ -15,7 +15,7 @@
 struct closed_run {
 	uint8_t span_id[8]; // the run's id, hashed: unique enough for a minute
 	uint8_t trace_id[16];
-	uint64_t when_ns;   // mono
+	uint64_t when_ns; // mono
 };
 
 struct closed;

@@ -70,9 +70,9 @@ void encode_prefix(struct buf *base, const struct span_ids *ids, uint64_t start_
 static const char *operation_of(enum run_kind kind)
 {
 	static const char *const operations[KIND_COUNT] = {
-	        [KIND_AGENT] = "invoke_agent",   [KIND_LLM] = "chat",
-	        [KIND_TOOL] = "execute_tool",    [KIND_RETRIEVER] = "retrieval",
-	        [KIND_EMBEDDING] = "embeddings",
+		[KIND_AGENT] = "invoke_agent",   [KIND_LLM] = "chat",
+		[KIND_TOOL] = "execute_tool",    [KIND_RETRIEVER] = "retrieval",
+		[KIND_EMBEDDING] = "embeddings",
 	};
 
 	return operations[kind];
@@ -199,7 +199,7 @@ static void content_messages(struct encoder *e, bool is_input, struct str value,
 	struct json j;
 
 	buf_clear(&e->scratch);
-	json_init(&j, &e->scratch);
+	jsonw_init(&j, &e->scratch);
 	if (messages_json(&j, value, is_input ? "user" : "assistant", e->max_value))
 		note_cut(e, is_input ? "input" : "output", value.len, base);
 	if (!buf_error(&e->scratch))
@@ -296,8 +296,8 @@ static void seams_usage(const struct usage *u, struct buf *base)
 static void finish_attr(struct encoder *e, struct str finish, struct buf *base)
 {
 	if (finish.p)
-		attr_of_value(e, STR("gen_ai.response.finish_reasons"), is_plain_text(finish), finish,
-		              base);
+		attr_of_value(e, STR("gen_ai.response.finish_reasons"), is_plain_text(finish),
+		              finish, base);
 }
 
 static void exception_event(struct encoder *e, const struct ending *ending, struct buf *base)

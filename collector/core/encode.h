@@ -47,10 +47,10 @@ void encode_point(struct encoder *e, const struct event *point, enum run_kind ki
 /* How a run ended, whoever says so. */
 struct ending {
 	enum run_status status;
-	uint64_t end_ns;      // unix
+	uint64_t end_ns; // unix
 	uint64_t duration_ns;
 	struct str error_type, error_message, error_stack; // STATUS_ERROR and STATUS_CANCELLED
-	struct str evidence; // of a lost process; p NULL: none
+	struct str evidence;                               // of a lost process; p NULL: none
 };
 
 /** An end's fields; end is NULL when the run was closed without one. usage is what was read of

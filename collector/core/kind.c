@@ -1,17 +1,17 @@
 #include "core/kind.h"
 
 static const char *const kinds[KIND_COUNT] = {
-        [KIND_OTHER] = "other",         [KIND_AGENT] = "agent",
-        [KIND_CHAIN] = "chain",         [KIND_LLM] = "llm",
-        [KIND_TOOL] = "tool",           [KIND_RETRIEVER] = "retriever",
-        [KIND_EMBEDDING] = "embedding",
+	[KIND_OTHER] = "other",         [KIND_AGENT] = "agent",
+	[KIND_CHAIN] = "chain",         [KIND_LLM] = "llm",
+	[KIND_TOOL] = "tool",           [KIND_RETRIEVER] = "retriever",
+	[KIND_EMBEDDING] = "embedding",
 };
 
 static const char *const statuses[STATUS_COUNT] = {
-        [STATUS_RUNNING] = "running",
-        [STATUS_OK] = "ok",
-        [STATUS_ERROR] = "error",
-        [STATUS_CANCELLED] = "cancelled",
+	[STATUS_RUNNING] = "running",
+	[STATUS_OK] = "ok",
+	[STATUS_ERROR] = "error",
+	[STATUS_CANCELLED] = "cancelled",
 };
 
 const char *kind_word(enum run_kind kind)

@@ -18,7 +18,7 @@ enum run_kind {
 /* How a run went. Stored as a byte: append only. */
 enum run_status { STATUS_RUNNING, STATUS_OK, STATUS_ERROR, STATUS_CANCELLED, STATUS_COUNT };
 
-const char *kind_word(enum run_kind kind);     // "agent", …
+const char *kind_word(enum run_kind kind);       // "agent", …
 const char *status_word(enum run_status status); // "running", "ok", "error", "cancelled"
 
 /** The kind of a word on the wire; KIND_OTHER for one that is not known. */

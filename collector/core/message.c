@@ -127,12 +127,12 @@ static struct str spend(struct str s, size_t *budget)
 
 static void text_part(struct json *j, struct str text, size_t *budget)
 {
-	json_object(j);
-	json_key(j, "type");
-	json_text(j, "text");
-	json_key(j, "content");
-	json_str(j, spend(text, budget));
-	json_object_end(j);
+	jsonw_object(j);
+	jsonw_key(j, "type");
+	jsonw_text(j, "text");
+	jsonw_key(j, "content");
+	jsonw_str(j, spend(text, budget));
+	jsonw_object_end(j);
 }
 
 static void any_member(struct json *j, const char *key, struct str value, size_t *budget)
@@ -141,7 +141,7 @@ static void any_member(struct json *j, const char *key, struct str value, size_t
 
 	if (!value.p)
 		return;
-	json_key(j, key);
+	jsonw_key(j, key);
 	value_json(j, &c, budget);
 }
 
@@ -152,13 +152,13 @@ static void tool_call_part(struct json *j, struct str call, size_t *budget)
 	struct str from = function.p ? function : call;
 	struct str arguments = value_lookup(from, "arguments");
 
-	json_object(j);
-	json_key(j, "type");
-	json_text(j, "tool_call");
+	jsonw_object(j);
+	jsonw_key(j, "type");
+	jsonw_text(j, "tool_call");
 	any_member(j, "id", value_lookup(call, "id"), budget);
 	any_member(j, "name", value_lookup(from, "name"), budget);
 	any_member(j, "arguments", arguments.p ? arguments : value_lookup(from, "args"), budget);
-	json_object_end(j);
+	jsonw_object_end(j);
 }
 
 /* A block of a content list: a text, or whatever it is under its own type. */
@@ -173,11 +173,11 @@ static void block_part(struct json *j, struct str block, size_t *budget)
 	}
 	if (str_is(type, "tool_use") || str_is(type, "function_call"))
 		return; // said again as a tool call
-	json_object(j);
-	json_key(j, "type");
-	json_str(j, type.p ? spend(type, budget) : STR("generic"));
+	jsonw_object(j);
+	jsonw_key(j, "type");
+	jsonw_str(j, type.p ? spend(type, budget) : STR("generic"));
 	any_member(j, "content", block, budget);
-	json_object_end(j);
+	jsonw_object_end(j);
 }
 
 static void content_parts(struct json *j, struct str content, size_t *budget)
@@ -196,12 +196,12 @@ static void content_parts(struct json *j, struct str content, size_t *budget)
 
 static void response_part(struct json *j, const struct message *m, size_t *budget)
 {
-	json_object(j);
-	json_key(j, "type");
-	json_text(j, "tool_call_response");
+	jsonw_object(j);
+	jsonw_key(j, "type");
+	jsonw_text(j, "tool_call_response");
 	any_member(j, "id", m->tool_call_id, budget);
 	any_member(j, "response", m->content, budget);
-	json_object_end(j);
+	jsonw_object_end(j);
 }
 
 static void message_json(struct json *j, struct str message, size_t *budget)
@@ -212,11 +212,11 @@ static void message_json(struct json *j, struct str message, size_t *budget)
 	read_message(message, &m); // one without a role or content shows what it has
 	struct str role = role_of(&m);
 
-	json_object(j);
-	json_key(j, "role");
-	json_str(j, spend(role, budget));
-	json_key(j, "parts");
-	json_array(j);
+	jsonw_object(j);
+	jsonw_key(j, "role");
+	jsonw_str(j, spend(role, budget));
+	jsonw_key(j, "parts");
+	jsonw_array(j);
 	if (str_is(role, "tool")) {
 		response_part(j, &m, budget);
 	} else {
@@ -225,9 +225,9 @@ static void message_json(struct json *j, struct str message, size_t *budget)
 			for (uint32_t i = 0; i < calls.count; i++)
 				tool_call_part(j, take(&calls.at), budget);
 	}
-	json_array_end(j);
+	jsonw_array_end(j);
 	any_member(j, "name", m.name, budget);
-	json_object_end(j);
+	jsonw_object_end(j);
 }
 
 /* How many of the oldest messages to leave out, so that the rest fits; the newest always stays. */
@@ -245,14 +245,14 @@ static uint32_t too_old(struct list list, size_t max)
 
 static void plain_message(struct json *j, struct str text, const char *role, size_t *budget)
 {
-	json_object(j);
-	json_key(j, "role");
-	json_text(j, role);
-	json_key(j, "parts");
-	json_array(j);
+	jsonw_object(j);
+	jsonw_key(j, "role");
+	jsonw_text(j, role);
+	jsonw_key(j, "parts");
+	jsonw_array(j);
 	text_part(j, text, budget);
-	json_array_end(j);
-	json_object_end(j);
+	jsonw_array_end(j);
+	jsonw_object_end(j);
 }
 
 bool messages_json(struct json *j, struct str value, const char *default_role, size_t max)
@@ -262,7 +262,7 @@ bool messages_json(struct json *j, struct str value, const char *default_role, s
 	uint32_t skip = 0;
 	struct str text;
 
-	json_array(j);
+	jsonw_array(j);
 	if (find_list(value, &list)) {
 		skip = too_old(list, max);
 		for (uint32_t i = 0; i < list.count; i++) {
@@ -275,7 +275,7 @@ bool messages_json(struct json *j, struct str value, const char *default_role, s
 	} else {
 		message_json(j, value, &budget);
 	}
-	json_array_end(j);
+	jsonw_array_end(j);
 	return skip > 0 || budget == 0;
 }
 

@@ -107,8 +107,9 @@ static void write_exporter_stat(const struct stats *s, struct buf *out, unsigned
 	for (unsigned i = 0; i < count; i++) {
 		const char *exporter = (const char *)&s->exporters[i];
 		struct prom_label label = {"exporter", str_of(s->exporters[i].name)};
-		type->write(out, name, "", &label, 1,
-		            stat_get((const atomic_uint_fast64_t *)(const void *)(exporter + offset)));
+		type->write(
+			out, name, "", &label, 1,
+			stat_get((const atomic_uint_fast64_t *)(const void *)(exporter + offset)));
 	}
 }
 

@@ -37,11 +37,11 @@ static void clear_or_free(struct buf *b)
 void request_clear(struct request *q)
 {
 	struct request fresh = {
-	        .spends = q->spends,
-	        .tools = q->tools,
-	        .tool_names = q->tool_names,
-	        .root = q->root,
-	        .content = q->content,
+		.spends = q->spends,
+		.tools = q->tools,
+		.tool_names = q->tool_names,
+		.root = q->root,
+		.content = q->content,
 	};
 
 	clear_or_free(&fresh.spends);
@@ -53,7 +53,7 @@ void request_clear(struct request *q)
 	*q = fresh;
 }
 
-static struct str or(struct str a, struct str b)
+static struct str or (struct str a, struct str b)
 {
 	return a.len ? a : b;
 }
@@ -229,7 +229,7 @@ static int add_usage(struct request *q, const struct account *a)
 	if (!usage_is_known(&a->usage))
 		return 0;
 	keep(provider, sizeof(provider), a->provider);
-	keep(model, sizeof(model), or(a->model, a->response_model));
+	keep(model, sizeof(model), or (a->model, a->response_model));
 	usage_add(&q->usage, &a->usage);
 	struct spend *spend = find_spend(q, provider, model);
 	if (!spend)
@@ -245,43 +245,43 @@ static void add_llm(struct request *q, const struct account *a)
 		return;
 	q->last_llm_end_ns = a->end_ns;
 	keep(q->last_provider, sizeof(q->last_provider), a->provider);
-	keep(q->last_model, sizeof(q->last_model), or(a->model, a->response_model));
+	keep(q->last_model, sizeof(q->last_model), or (a->model, a->response_model));
 }
 
 static void error_json(struct json *j, struct str type, struct str message)
 {
 	if (!type.p && !message.p) {
-		json_null(j);
+		jsonw_null(j);
 		return;
 	}
-	json_object(j);
-	json_key(j, "type");
-	json_str(j, type);
-	json_key(j, "message");
-	json_str(j, message);
-	json_object_end(j);
+	jsonw_object(j);
+	jsonw_key(j, "type");
+	jsonw_str(j, type);
+	jsonw_key(j, "message");
+	jsonw_str(j, message);
+	jsonw_object_end(j);
 }
 
 /* The list is cut where it grows too long; the count goes on. */
 static int add_tool(struct request *q, const struct account *a)
 {
-	struct str name = or(a->what, a->name);
+	struct str name = or (a->what, a->name);
 	size_t len = q->tools.len, names_len = q->tool_names.len;
 	struct json j = {.out = &q->tools, .comma = len > 0};
 
 	q->tool_calls++;
-	json_object(&j);
-	json_key(&j, "name");
-	json_str(&j, name);
-	json_key(&j, "input");
-	json_str(&j, a->input);
-	json_key(&j, "output");
-	json_str(&j, a->output);
-	json_key(&j, "latency_ms");
-	json_ms(&j, a->duration_ns);
-	json_key(&j, "error");
+	jsonw_object(&j);
+	jsonw_key(&j, "name");
+	jsonw_str(&j, name);
+	jsonw_key(&j, "input");
+	jsonw_str(&j, a->input);
+	jsonw_key(&j, "output");
+	jsonw_str(&j, a->output);
+	jsonw_key(&j, "latency_ms");
+	jsonw_ms(&j, a->duration_ns);
+	jsonw_key(&j, "error");
 	error_json(&j, a->error_type, a->error_message);
-	json_object_end(&j);
+	jsonw_object_end(&j);
 	buf_append(&q->tool_names, name.p, name.len);
 	buf_append_byte(&q->tool_names, 0);
 	int rc = buf_error(&q->tools) ? buf_error(&q->tools) : buf_error(&q->tool_names);
@@ -352,45 +352,45 @@ static bool find_word(void *ctx, struct str key, struct str any)
 
 static void any_member(struct json *j, const char *key, struct str any)
 {
-	json_key(j, key);
+	jsonw_key(j, key);
 	if (any.p)
 		any_value_json(j, any);
 	else
-		json_null(j);
+		jsonw_null(j);
 }
 
 static void identity_json(struct json *j, const struct span_view *view, enum run_kind kind)
 {
-	json_key(j, "trace_id");
-	json_hex(j, view->trace_id, sizeof(view->trace_id));
-	json_key(j, "span_id");
-	json_hex(j, view->span_id, sizeof(view->span_id));
-	json_key(j, "parent_span_id");
+	jsonw_key(j, "trace_id");
+	jsonw_hex(j, view->trace_id, sizeof(view->trace_id));
+	jsonw_key(j, "span_id");
+	jsonw_hex(j, view->span_id, sizeof(view->span_id));
+	jsonw_key(j, "parent_span_id");
 	if (view->has_parent)
-		json_hex(j, view->parent_id, sizeof(view->parent_id));
+		jsonw_hex(j, view->parent_id, sizeof(view->parent_id));
 	else
-		json_null(j);
-	json_key(j, "name");
-	json_str(j, view->name);
-	json_key(j, "kind");
-	json_text(j, kind_word(kind));
-	json_key(j, "start_time");
-	json_time(j, view->start_ns);
-	json_key(j, "end_time");
-	json_time(j, view->end_ns);
-	json_key(j, "latency_ms");
-	json_ms(j, view->end_ns > view->start_ns ? view->end_ns - view->start_ns : 0);
+		jsonw_null(j);
+	jsonw_key(j, "name");
+	jsonw_str(j, view->name);
+	jsonw_key(j, "kind");
+	jsonw_text(j, kind_word(kind));
+	jsonw_key(j, "start_time");
+	jsonw_time(j, view->start_ns);
+	jsonw_key(j, "end_time");
+	jsonw_time(j, view->end_ns);
+	jsonw_key(j, "latency_ms");
+	jsonw_ms(j, view->end_ns > view->start_ns ? view->end_ns - view->start_ns : 0);
 }
 
 static void status_json(struct json *j, const struct span_view *view, enum run_status status)
 {
-	json_key(j, "status");
-	json_object(j);
-	json_key(j, "code");
-	json_text(j, status_word(status));
-	json_key(j, "message");
-	json_str(j, view->status_message.p ? view->status_message : STR(""));
-	json_object_end(j);
+	jsonw_key(j, "status");
+	jsonw_object(j);
+	jsonw_key(j, "code");
+	jsonw_text(j, status_word(status));
+	jsonw_key(j, "message");
+	jsonw_str(j, view->status_message.p ? view->status_message : STR(""));
+	jsonw_object_end(j);
 }
 
 static void words_json(struct json *j, const struct span_record *root)
@@ -398,18 +398,18 @@ static void words_json(struct json *j, const struct span_record *root)
 	struct root_words w = {0};
 
 	span_attributes(root, false, find_word, &w);
-	json_key(j, "session_id");
-	json_str(j, w.session);
-	json_key(j, "user_id");
-	json_str(j, w.user);
+	jsonw_key(j, "session_id");
+	jsonw_str(j, w.session);
+	jsonw_key(j, "user_id");
+	jsonw_str(j, w.user);
 	any_member(j, "prompt_key", w.prompt_key);
 	any_member(j, "prompt_version", w.prompt_version);
 	any_member(j, "policy_mode", w.policy_mode);
-	json_key(j, "tags");
+	jsonw_key(j, "tags");
 	if (w.tags.p)
 		any_value_json(j, w.tags);
 	else
-		json_raw(j, "[]", 2);
+		jsonw_raw(j, "[]", 2);
 }
 
 void root_json_members(struct json *j, struct str root, enum run_kind kind, enum run_status status)
@@ -422,17 +422,17 @@ void root_json_members(struct json *j, struct str root, enum run_kind kind, enum
 		return;
 	identity_json(j, &view, kind);
 	status_json(j, &view, status);
-	json_key(j, "attributes");
-	json_object(j);
+	jsonw_key(j, "attributes");
+	jsonw_object(j);
 	attributes_json_members(j, root, SPAN_ATTRIBUTES);
-	json_object_end(j);
+	jsonw_object_end(j);
 	words_json(j, &rec);
-	json_key(j, "error");
+	jsonw_key(j, "error");
 	account_scan(&a, root);
 	if (status == STATUS_ERROR)
 		error_json(j, a.error_type, a.error_message);
 	else
-		json_null(j);
+		jsonw_null(j);
 }
 
 int request_set_root(struct request *q, const struct span_record *root, const struct account *a,
@@ -447,45 +447,45 @@ int request_set_root(struct request *q, const struct span_record *root, const st
 	q->duration_ns = a->duration_ns;
 	memcpy(q->span_id, a->span_id, sizeof(q->span_id));
 	keep(q->provider, sizeof(q->provider), a->provider);
-	keep(q->model, sizeof(q->model), or(a->model, a->response_model));
+	keep(q->model, sizeof(q->model), or (a->model, a->response_model));
 	keep(q->service, sizeof(q->service), resource_service_name(root->resource));
 	buf_clear(&q->root);
 	buf_append(&q->root, root->base.p, root->base.len);
 	buf_clear(&q->content);
-	json_init(&j, &q->content);
-	json_key(&j, "user_message");
-	json_str(&j, text->user_message);
-	json_key(&j, "agent_response");
-	json_str(&j, text->agent_response);
+	jsonw_init(&j, &q->content);
+	jsonw_key(&j, "user_message");
+	jsonw_str(&j, text->user_message);
+	jsonw_key(&j, "agent_response");
+	jsonw_str(&j, text->agent_response);
 	return buf_error(&q->root) ? buf_error(&q->root) : buf_error(&q->content);
 }
 
 static void count_json(struct json *j, const char *key, int64_t count)
 {
-	json_key(j, key);
+	jsonw_key(j, key);
 	if (count < 0)
-		json_null(j);
+		jsonw_null(j);
 	else
-		json_int(j, count);
+		jsonw_int(j, count);
 }
 
 static void slowest_json(struct json *j, const struct request *q)
 {
-	json_key(j, "slowest");
+	jsonw_key(j, "slowest");
 	if (q->slowest_ns == 0) {
-		json_null(j);
+		jsonw_null(j);
 		return;
 	}
-	json_object(j);
-	json_key(j, "name");
-	json_text(j, q->slowest_name);
-	json_key(j, "kind");
-	json_text(j, kind_word(q->slowest_kind));
-	json_key(j, "span_id");
-	json_hex(j, q->slowest_id, sizeof(q->slowest_id));
-	json_key(j, "latency_ms");
-	json_ms(j, q->slowest_ns);
-	json_object_end(j);
+	jsonw_object(j);
+	jsonw_key(j, "name");
+	jsonw_text(j, q->slowest_name);
+	jsonw_key(j, "kind");
+	jsonw_text(j, kind_word(q->slowest_kind));
+	jsonw_key(j, "span_id");
+	jsonw_hex(j, q->slowest_id, sizeof(q->slowest_id));
+	jsonw_key(j, "latency_ms");
+	jsonw_ms(j, q->slowest_ns);
+	jsonw_object_end(j);
 }
 
 static const char *own_or_last(const char *own, const char *last)
@@ -500,12 +500,12 @@ void request_observe(const struct request *q, uint64_t created_ns, struct buf *m
 {
 	struct json j = {.out = meta};
 
-	json_key(&j, "service");
-	json_text(&j, q->service[0] ? q->service : NULL);
-	json_key(&j, "provider");
-	json_text(&j, own_or_last(q->provider, q->last_provider));
-	json_key(&j, "model");
-	json_text(&j, own_or_last(q->model, q->last_model));
+	jsonw_key(&j, "service");
+	jsonw_text(&j, q->service[0] ? q->service : NULL);
+	jsonw_key(&j, "provider");
+	jsonw_text(&j, own_or_last(q->provider, q->last_provider));
+	jsonw_key(&j, "model");
+	jsonw_text(&j, own_or_last(q->model, q->last_model));
 	count_json(&j, "prompt_tokens", q->usage.input);
 	count_json(&j, "completion_tokens", q->usage.output);
 	count_json(&j, "total_tokens", q->usage.total);
@@ -515,15 +515,15 @@ void request_observe(const struct request *q, uint64_t created_ns, struct buf *m
 	count_json(&j, "tool_call_count", q->tool_calls);
 	count_json(&j, "span_count", q->spans);
 	slowest_json(&j, q);
-	json_key(&j, "created_at");
-	json_time(&j, created_ns);
+	jsonw_key(&j, "created_at");
+	jsonw_time(&j, created_ns);
 
 	j = (struct json){.out = content};
-	json_raw(&j, q->content.data, q->content.len);
-	json_key(&j, "tool_calls");
-	json_array(&j);
-	json_raw(&j, q->tools.data, q->tools.len);
-	json_array_end(&j);
+	jsonw_raw(&j, q->content.data, q->content.len);
+	jsonw_key(&j, "tool_calls");
+	jsonw_array(&j);
+	jsonw_raw(&j, q->tools.data, q->tools.len);
+	jsonw_array_end(&j);
 }
 
 static uint64_t known(int64_t count)

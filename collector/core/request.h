@@ -47,9 +47,9 @@ struct spend {
 struct request {
 	unsigned spans, llm_calls, tool_calls;
 	struct usage usage;
-	struct buf spends;     // struct spend, one for each model
-	struct buf tools;      // the members of tool_calls, as JSON
-	struct buf tool_names; // of the calls, each with its terminator
+	struct buf spends;                       // struct spend, one for each model
+	struct buf tools;                        // the members of tool_calls, as JSON
+	struct buf tool_names;                   // of the calls, each with its terminator
 	char last_provider[64], last_model[128]; // of the LLM call that ended last
 	uint64_t last_llm_end_ns;
 	uint64_t slowest_ns;
@@ -100,5 +100,4 @@ void request_count(const struct request *q, struct metrics *m);
 /** The members of an observation that its root's span holds: trace_id span_id parent_span_id name
  * kind start_time end_time latency_ms status attributes session_id user_id prompt_key
  * prompt_version policy_mode tags error. Decoded only here, where somebody looks. */
-void root_json_members(struct json *j, struct str root, enum run_kind kind,
-                       enum run_status status);
+void root_json_members(struct json *j, struct str root, enum run_kind kind, enum run_status status);

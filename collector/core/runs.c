@@ -83,8 +83,7 @@ void runs_free(struct runs *r)
 
 /* --- sources --- */
 
-struct source *runs_add_source(struct runs *r, int64_t pid, uint64_t pid_start,
-                               struct str resource)
+struct source *runs_add_source(struct runs *r, int64_t pid, uint64_t pid_start, struct str resource)
 {
 	struct source *s = calloc(1, sizeof(*s));
 
@@ -222,7 +221,8 @@ static struct table_request *request_of_child(struct runs *r, struct run *run, s
 	return q;
 }
 
-/* Finds or makes the request that a new run belongs to. remote: the parent span of a traceparent. */
+/* Finds or makes the request that a new run belongs to. remote: the parent span of a traceparent.
+ */
 static struct table_request *find_request(struct runs *r, struct run *run, const struct event *ev,
                                           uint8_t remote[8], struct moment now)
 {
@@ -306,9 +306,9 @@ static int encode_run(struct runs *r, struct run *run, const struct event *ev,
 	if (buf_error(&r->base) || buf_error(&r->content))
 		return -ENOMEM;
 	struct run_bytes bytes = {
-	        .base = {(char *)r->base.data, r->base.len},
-	        .content = {(char *)r->content.data, r->content.len},
-	        .message = is_root ? kept_text(r, ev->input, "user") : (struct str){0},
+		.base = {(char *)r->base.data, r->base.len},
+		.content = {(char *)r->content.data, r->content.len},
+		.message = is_root ? kept_text(r, ev->input, "user") : (struct str){0},
 	};
 	return keep_put(r, run, &bytes);
 }
@@ -328,9 +328,9 @@ static void remove_run(struct runs *r, struct run *run)
 static void give_up_oldest(struct runs *r, struct moment now)
 {
 	static const struct closing why = {
-	        .status = STATUS_ERROR,
-	        .error_type = {"given_up", 8},
-	        .error_message = {"too many runs were open; the oldest was given up", 48},
+		.status = STATUS_ERROR,
+		.error_type = {"given_up", 8},
+		.error_message = {"too many runs were open; the oldest was given up", 48},
 	};
 	struct run *run = list_first(&r->age, struct run, in_age);
 
@@ -422,8 +422,7 @@ void runs_report_cuts(struct runs *r)
 	stat_set(&r->o.stats->runs_open, r->count);
 }
 
-enum refusal runs_start(struct runs *r, struct source *s, const struct event *ev,
-                        struct moment now)
+enum refusal runs_start(struct runs *r, struct source *s, const struct event *ev, struct moment now)
 {
 	struct run *known = table_find(r, &ev->run);
 	uint8_t span_id[8];
@@ -475,12 +474,12 @@ void finish_unmatched(struct runs *r, struct run *early, struct moment now)
 {
 	static const uint8_t attrs[] = "\x81\xb7sidelight.unmatched_end\xc3"; // {key: true}
 	struct event start = {
-	        .type = EVENT_START,
-	        .run = early->id,
-	        .unix_ns = early->start_ns,
-	        .mono_ns = early->start_mono,
-	        .name = STR("unmatched end"),
-	        .attrs = {(const char *)attrs, sizeof(attrs) - 1},
+		.type = EVENT_START,
+		.run = early->id,
+		.unix_ns = early->start_ns,
+		.mono_ns = early->start_mono,
+		.name = STR("unmatched end"),
+		.attrs = {(const char *)attrs, sizeof(attrs) - 1},
 	};
 
 	stat_add(&r->o.stats->ends_unmatched, 1);

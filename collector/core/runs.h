@@ -25,9 +25,9 @@
 #include "core/metrics.h"
 #include "core/span.h"
 
-#define ROOT_GRACE_NS (5ull * 1000000000ull)    // for descendants to end after their root
-#define PARENT_WAIT_NS (10ull * 1000000000ull)  // for a parent to start after its child
-#define START_WAIT_NS (10ull * 1000000000ull)   // for a start to come after its end
+#define ROOT_GRACE_NS (5ull * 1000000000ull)   // for descendants to end after their root
+#define PARENT_WAIT_NS (10ull * 1000000000ull) // for a parent to start after its child
+#define START_WAIT_NS (10ull * 1000000000ull)  // for a start to come after its end
 
 struct runs;
 
@@ -38,12 +38,12 @@ struct moment {
 
 /* Where runs come from: one connection, as its last hello described it. */
 struct source {
-	uint64_t id;      // unique while the table lives
+	uint64_t id;         // unique while the table lives
 	struct buf resource; // encoded
 	int64_t pid;         // 0: not visible from here
 	uint64_t pid_start;  // with pid: one process, not a later one of that number
 	bool connected;
-	unsigned runs;           // that hold it
+	unsigned runs;            // that hold it
 	struct list_node members; // run.in_source
 	struct list_node in_table;
 };

@@ -35,14 +35,14 @@ static bool means_cancelled(struct str type)
 static struct span_record record_of(const struct run *run, struct str base, struct str content)
 {
 	return (struct span_record){
-	        .head = {.base_len = (uint32_t)base.len,
+		.head = {.base_len = (uint32_t)base.len,
 	                 .content_len = (uint32_t)content.len,
 	                 .kind = run->kind,
 	                 .status = run->status,
 	                 .flags = run->flags & RUN_IS_ROOT ? RECORD_ROOT : 0},
-	        .base = base,
-	        .content = content,
-	        .resource = {(char *)run->source->resource.data, run->source->resource.len},
+		.base = base,
+		.content = content,
+		.resource = {(char *)run->source->resource.data, run->source->resource.len},
 	};
 }
 
@@ -50,10 +50,10 @@ static void account_for(struct account *a, const struct run *run, const struct r
                         const uint8_t span_id[8])
 {
 	*a = (struct account){
-	        .kind = (enum run_kind)run->kind,
-	        .status = (enum run_status)run->status,
-	        .duration_ns = run->duration_ns,
-	        .end_ns = run->start_ns + run->duration_ns,
+		.kind = (enum run_kind)run->kind,
+		.status = (enum run_status)run->status,
+		.duration_ns = run->duration_ns,
+		.end_ns = run->start_ns + run->duration_ns,
 	};
 	memcpy(a->span_id, span_id, sizeof(a->span_id));
 	usage_init(&a->usage);
@@ -85,12 +85,12 @@ static void emit(struct runs *r, struct run *run, struct run_bytes *b, struct mo
 
 	memcpy(r->base.data + TRACE_ID_AT, q->trace_id, sizeof(q->trace_id));
 	struct finished_span span = {
-	        .head = record_of(run, b->base, b->content).head,
-	        .base = b->base,
-	        .content = b->content,
-	        .start_ns = run->start_ns,
-	        .end_ns = run->start_ns + run->duration_ns,
-	        .source = run->source,
+		.head = record_of(run, b->base, b->content).head,
+		.base = b->base,
+		.content = b->content,
+		.start_ns = run->start_ns,
+		.end_ns = run->start_ns + run->duration_ns,
+		.source = run->source,
 	};
 	memcpy(span.trace_id, q->trace_id, sizeof(span.trace_id));
 	if (r->o.sink.span(r->o.sink.ctx, &span) < 0)
@@ -121,13 +121,13 @@ static void write_observation(struct runs *r, struct table_request *q, struct mo
 	buf_clear(&r->content);
 	request_observe(&q->sums, now.unix_ns, &r->meta, &r->content);
 	struct observation o = {
-	        .start_ns = q->sums.start_ns,
-	        .created_ns = now.unix_ns,
-	        .kind = q->sums.kind,
-	        .status = q->sums.status,
-	        .root = {(char *)q->sums.root.data, q->sums.root.len},
-	        .meta = {(char *)r->meta.data, r->meta.len},
-	        .content = {(char *)r->content.data, r->content.len},
+		.start_ns = q->sums.start_ns,
+		.created_ns = now.unix_ns,
+		.kind = q->sums.kind,
+		.status = q->sums.status,
+		.root = {(char *)q->sums.root.data, q->sums.root.len},
+		.meta = {(char *)r->meta.data, r->meta.len},
+		.content = {(char *)r->content.data, r->content.len},
 	};
 	memcpy(o.trace_id, q->trace_id, sizeof(o.trace_id));
 	memcpy(o.span_id, q->sums.span_id, sizeof(o.span_id));
@@ -221,12 +221,12 @@ void finish_ended(struct runs *r, struct run *run, const struct event *end, stru
 {
 	uint64_t duration = run_duration(run, end->unix_ns, end->mono_ns);
 	struct ending ending = {
-	        .status = STATUS_OK,
-	        .duration_ns = duration,
-	        .end_ns = run->start_ns + duration,
-	        .error_type = end->error_type,
-	        .error_message = end->error_message,
-	        .error_stack = end->error_stack,
+		.status = STATUS_OK,
+		.duration_ns = duration,
+		.end_ns = run->start_ns + duration,
+		.error_type = end->error_type,
+		.error_message = end->error_message,
+		.error_stack = end->error_stack,
 	};
 
 	if (end->has_error)
@@ -234,16 +234,16 @@ void finish_ended(struct runs *r, struct run *run, const struct event *end, stru
 	finish(r, run, end, &ending, now);
 }
 
-void finish_closed(struct runs *r, struct run *run, const struct closing *why,
-                   uint64_t duration_ns, struct moment now)
+void finish_closed(struct runs *r, struct run *run, const struct closing *why, uint64_t duration_ns,
+                   struct moment now)
 {
 	struct ending ending = {
-	        .status = why->status,
-	        .duration_ns = duration_ns,
-	        .end_ns = run->start_ns + duration_ns,
-	        .error_type = why->error_type,
-	        .error_message = why->error_message,
-	        .evidence = why->evidence,
+		.status = why->status,
+		.duration_ns = duration_ns,
+		.end_ns = run->start_ns + duration_ns,
+		.error_type = why->error_type,
+		.error_message = why->error_message,
+		.evidence = why->evidence,
 	};
 
 	finish(r, run, NULL, &ending, now);
@@ -289,7 +289,7 @@ void runs_close_source(struct runs *r, struct source *s, const struct closing *w
 	                                        ? &r->o.stats->runs_cancelled
 	                                        : &r->o.stats->runs_lost;
 
-	s->runs++; // held until we are through
+	s->runs++;                                 // held until we are through
 	for (; node != &s->members; node = prev) { // the newest first: children before parents
 		prev = node->prev;
 		struct run *run = container_of(node, struct run, in_source);
@@ -297,7 +297,8 @@ void runs_close_source(struct runs *r, struct source *s, const struct closing *w
 			finish_unmatched(r, run, now);
 		} else if (run->state == RUN_OPEN) {
 			stat_add(counter, 1);
-			finish_closed(r, run, why, run_duration(run, now.unix_ns, now.mono_ns), now);
+			finish_closed(r, run, why, run_duration(run, now.unix_ns, now.mono_ns),
+			              now);
 		}
 	}
 	s->runs--;
@@ -307,8 +308,8 @@ void runs_close_source(struct runs *r, struct source *s, const struct closing *w
 static void cancel_rest(struct runs *r, struct table_request *q, struct moment now)
 {
 	static const struct closing why = {
-	        .status = STATUS_CANCELLED,
-	        .error_type = {"root_ended", 10},
+		.status = STATUS_CANCELLED,
+		.error_type = {"root_ended", 10},
 	};
 	struct list_node *node = q->members.prev, *prev;
 
@@ -316,7 +317,8 @@ static void cancel_rest(struct runs *r, struct table_request *q, struct moment n
 	for (; node != &q->members; node = prev) {
 		prev = node->prev;
 		struct run *run = container_of(node, struct run, in_request);
-		uint64_t lasted = q->root_end_ns > run->start_ns ? q->root_end_ns - run->start_ns : 0;
+		uint64_t lasted =
+			q->root_end_ns > run->start_ns ? q->root_end_ns - run->start_ns : 0;
 		stat_add(&r->o.stats->runs_cancelled, 1);
 		finish_closed(r, run, &why, lasted, now);
 	}

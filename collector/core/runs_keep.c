@@ -119,8 +119,9 @@ static void append_slices(struct buf *arena, const struct run_bytes *b, size_t s
 	if (!buf_reserve(arena, size))
 		return;
 	for (int i = 0; i < 4; i++)
-		buf_append(arena, offsets[i] == SIZE_MAX ? (const uint8_t *)slices[i].p
-		                                         : arena->data + offsets[i],
+		buf_append(arena,
+		           offsets[i] == SIZE_MAX ? (const uint8_t *)slices[i].p
+		                                  : arena->data + offsets[i],
 		           slices[i].len);
 }
 
@@ -183,20 +184,20 @@ static void describe(struct run_state_record *state, const struct run *run,
                      const struct run_bytes *b)
 {
 	*state = (struct run_state_record){
-	        .version = STATE_VERSION,
-	        .state = run->state,
-	        .kind = run->kind,
-	        .flags = run->flags,
-	        .status = run->status,
-	        .points = run->points,
-	        .message_len = (uint32_t)b->message.len,
-	        .response_len = (uint32_t)b->response.len,
-	        .parent = run->parent,
-	        .start_ns = run->start_ns,
-	        .start_mono = run->start_mono,
-	        .duration_ns = run->duration_ns,
-	        .pid = run->source->pid,
-	        .pid_start = run->source->pid_start,
+		.version = STATE_VERSION,
+		.state = run->state,
+		.kind = run->kind,
+		.flags = run->flags,
+		.status = run->status,
+		.points = run->points,
+		.message_len = (uint32_t)b->message.len,
+		.response_len = (uint32_t)b->response.len,
+		.parent = run->parent,
+		.start_ns = run->start_ns,
+		.start_mono = run->start_mono,
+		.duration_ns = run->duration_ns,
+		.pid = run->source->pid,
+		.pid_start = run->source->pid_start,
 	};
 	if (run->request) {
 		state->root = run->request->root;
@@ -225,32 +226,32 @@ static int put_run(struct runs *r, struct run *run)
 	if (buf_error(&r->state))
 		return buf_error(&r->state);
 	head.record = (struct record_head){
-	        .kind = run->kind,
-	        .status = run->state == RUN_HELD ? run->status : STATUS_RUNNING,
-	        .flags = run->flags & RUN_IS_ROOT ? RECORD_ROOT : 0,
+		.kind = run->kind,
+		.status = run->state == RUN_HELD ? run->status : STATUS_RUNNING,
+		.flags = run->flags & RUN_IS_ROOT ? RECORD_ROOT : 0,
 	};
 	if (run->request)
 		memcpy(head.trace_id, run->request->trace_id, sizeof(head.trace_id));
-	return r->o.sink.put_open(r->o.sink.ctx, &run->id, &head, b.base, b.content,
-	                          (struct str){(char *)run->source->resource.data,
-	                                       run->source->resource.len},
-	                          (struct str){(char *)r->state.data, r->state.len});
+	return r->o.sink.put_open(
+		r->o.sink.ctx, &run->id, &head, b.base, b.content,
+		(struct str){(char *)run->source->resource.data, run->source->resource.len},
+		(struct str){(char *)r->state.data, r->state.len});
 }
 
 int keep_root(struct runs *r, struct table_request *q)
 {
 	const struct request *sums = &q->sums;
 	struct run_state_record state = {
-	        .version = STATE_VERSION,
-	        .state = RUN_ROOT_DONE,
-	        .kind = (uint8_t)sums->kind,
-	        .status = (uint8_t)sums->status,
-	        .message_len = (uint32_t)sums->root.len,
-	        .response_len = (uint32_t)sums->content.len,
-	        .root = q->root,
-	        .start_ns = sums->start_ns,
-	        .duration_ns = sums->duration_ns,
-	        .root_end_ns = q->root_end_ns,
+		.version = STATE_VERSION,
+		.state = RUN_ROOT_DONE,
+		.kind = (uint8_t)sums->kind,
+		.status = (uint8_t)sums->status,
+		.message_len = (uint32_t)sums->root.len,
+		.response_len = (uint32_t)sums->content.len,
+		.root = q->root,
+		.start_ns = sums->start_ns,
+		.duration_ns = sums->duration_ns,
+		.root_end_ns = q->root_end_ns,
 	};
 	struct open_head head = {0};
 
@@ -466,7 +467,8 @@ size_t runs_trace_ids(const struct runs *r, uint8_t (*ret)[16], size_t max)
 	size_t count = 0;
 
 	for (int i = 0; i < TRACE_BUCKETS; i++)
-		for (struct table_request *q = r->by_trace[i]; q && count < max; q = q->next_by_trace)
+		for (struct table_request *q = r->by_trace[i]; q && count < max;
+		     q = q->next_by_trace)
 			memcpy(ret[count++], q->trace_id, sizeof(*ret));
 	return count;
 }
@@ -474,8 +476,8 @@ size_t runs_trace_ids(const struct runs *r, uint8_t (*ret)[16], size_t max)
 void runs_refold(struct runs *r, const struct span_record *rec)
 {
 	struct account a = {
-	        .kind = (enum run_kind)rec->head.kind,
-	        .status = (enum run_status)rec->head.status,
+		.kind = (enum run_kind)rec->head.kind,
+		.status = (enum run_status)rec->head.status,
 	};
 	struct span_view view;
 

@@ -19,8 +19,8 @@ enum run_state {
 
 enum run_flags {
 	RUN_HAS_PARENT = 1,
-	RUN_IS_ROOT = 2,     // of its request
-	RUN_LLM_BELOW = 4,   // an LLM run below reports the usage
+	RUN_IS_ROOT = 2,   // of its request
+	RUN_LLM_BELOW = 4, // an LLM run below reports the usage
 	RUN_REMOTE_PARENT = 8,
 };
 
@@ -52,11 +52,11 @@ struct table_request {
 	bool waits_for_parent; // its trace is that of `awaited`, if that comes
 	bool root_done, stored;
 	struct run_id awaited;
-	unsigned open;             // members
-	struct list_node members;  // run.in_request
-	struct list_node in_due;   // runs.ended_roots or runs.orphans
-	uint64_t due_ns;           // mono
-	uint64_t root_end_ns;      // unix
+	unsigned open;                                       // members
+	struct list_node members;                            // run.in_request
+	struct list_node in_due;                             // runs.ended_roots or runs.orphans
+	uint64_t due_ns;                                     // mono
+	uint64_t root_end_ns;                                // unix
 	struct table_request *next_by_trace, *next_awaiting; // buckets
 	struct table_request *next_free;
 };
@@ -85,9 +85,10 @@ struct runs {
 	uint64_t last_source_id;
 	// runs_keep.c
 	struct buf arena[ARENAS];
-	unsigned filling;              // the arena that is being appended to
-	struct list_node dirty, sealed; // runs whose newest bytes are in the filling, the other arena
-	uint64_t open_bytes;           // of all runs, wherever they are
+	unsigned filling; // the arena that is being appended to
+	struct list_node dirty,
+		sealed;      // runs whose newest bytes are in the filling, the other arena
+	uint64_t open_bytes; // of all runs, wherever they are
 	// scratch of one call
 	struct buf base, content, kept, state, meta, text;
 	uint64_t cut_reported;
@@ -129,8 +130,8 @@ int keep_root(struct runs *r, struct table_request *q);
 
 /* --- runs_finish.c --- */
 /** Closes an open run without an end of its own. */
-void finish_closed(struct runs *r, struct run *run, const struct closing *why,
-                   uint64_t duration_ns, struct moment now);
+void finish_closed(struct runs *r, struct run *run, const struct closing *why, uint64_t duration_ns,
+                   struct moment now);
 /** Ends an open run by its end event. */
 void finish_ended(struct runs *r, struct run *run, const struct event *end, struct moment now);
 /** An end whose start never came becomes a span of no length. */

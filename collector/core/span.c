@@ -240,7 +240,7 @@ static void base64(struct json *j, struct str bytes)
 	const uint8_t *p = (const uint8_t *)bytes.p;
 	struct buf *out = j->out;
 
-	json_raw(j, "\"", 1);
+	jsonw_raw(j, "\"", 1);
 	for (size_t i = 0; i < bytes.len; i += 3) {
 		size_t n = bytes.len - i < 3 ? bytes.len - i : 3;
 		uint32_t bits = (uint32_t)p[i] << 16;
@@ -261,11 +261,11 @@ static void array_json(struct json *j, struct str values, unsigned depth)
 	struct pb_cursor c = pb_cursor_of(values);
 	struct pb_field f;
 
-	json_array(j);
+	jsonw_array(j);
 	while (pb_next(&c, &f) > 0)
 		if (f.number == LIST_VALUES && f.wire == PB_BYTES)
 			nested_json(j, f.bytes, depth);
-	json_array_end(j);
+	jsonw_array_end(j);
 }
 
 static void kvlist_json(struct json *j, struct str values, unsigned depth)
@@ -274,22 +274,22 @@ static void kvlist_json(struct json *j, struct str values, unsigned depth)
 	struct pb_field f;
 	struct str key, value;
 
-	json_object(j);
+	jsonw_object(j);
 	while (pb_next(&c, &f) > 0) {
 		if (f.number != LIST_VALUES || f.wire != PB_BYTES ||
 		    read_key_value(f.bytes, &key, &value) != 0)
 			continue;
-		json_key_str(j, key);
+		jsonw_key_str(j, key);
 		nested_json(j, value, depth);
 	}
-	json_object_end(j);
+	jsonw_object_end(j);
 }
 
 static void delimited_json(struct json *j, const struct pb_field *f, unsigned depth)
 {
 	switch (depth ? f->number : 0) {
 	case ANY_STRING:
-		json_str(j, text_of(f));
+		jsonw_str(j, text_of(f));
 		break;
 	case ANY_ARRAY:
 		array_json(j, f->bytes, depth - 1);
@@ -301,7 +301,7 @@ static void delimited_json(struct json *j, const struct pb_field *f, unsigned de
 		base64(j, f->bytes);
 		break;
 	default:
-		json_null(j);
+		jsonw_null(j);
 	}
 }
 
@@ -311,16 +311,16 @@ static void nested_json(struct json *j, struct str any, unsigned depth)
 	double number;
 
 	if (f.number == ANY_BOOL && f.wire == PB_VARINT) {
-		json_bool(j, f.value != 0);
+		jsonw_bool(j, f.value != 0);
 	} else if (f.number == ANY_INT && f.wire == PB_VARINT) {
-		json_int(j, (int64_t)f.value);
+		jsonw_int(j, (int64_t)f.value);
 	} else if (f.number == ANY_DOUBLE && f.wire == PB_FIXED64) {
 		memcpy(&number, &f.value, sizeof(number));
-		json_double(j, number);
+		jsonw_double(j, number);
 	} else if (f.wire == PB_BYTES) {
 		delimited_json(j, &f, depth);
 	} else {
-		json_null(j);
+		jsonw_null(j);
 	}
 }
 
@@ -361,7 +361,7 @@ static bool write_member(void *ctx, struct str key, struct str value)
 	struct members *m = ctx;
 
 	if (is_new_key(m, key)) {
-		json_key_str(m->json, key);
+		jsonw_key_str(m->json, key);
 		any_value_json(m->json, value);
 	}
 	return true;
@@ -379,10 +379,10 @@ static void span_attributes_json(struct json *j, const struct span_record *rec, 
 {
 	struct members m = {.json = j};
 
-	json_key(j, "attributes");
-	json_object(j);
+	jsonw_key(j, "attributes");
+	jsonw_object(j);
 	(void)span_attributes(rec, content, write_member, &m);
-	json_object_end(j);
+	jsonw_object_end(j);
 }
 
 static void event_json(struct json *j, struct str event)
@@ -398,16 +398,16 @@ static void event_json(struct json *j, struct str event)
 		else if (f.number == EVENT_NAME && f.wire == PB_BYTES)
 			name = text_of(&f);
 	}
-	json_object(j);
-	json_key(j, "name");
-	json_str(j, name);
-	json_key(j, "time");
-	json_time(j, time_ns);
-	json_key(j, "attributes");
-	json_object(j);
+	jsonw_object(j);
+	jsonw_key(j, "name");
+	jsonw_str(j, name);
+	jsonw_key(j, "time");
+	jsonw_time(j, time_ns);
+	jsonw_key(j, "attributes");
+	jsonw_object(j);
 	attributes_json_members(j, event, EVENT_ATTRIBUTES);
-	json_object_end(j);
-	json_object_end(j);
+	jsonw_object_end(j);
+	jsonw_object_end(j);
 }
 
 static void events_json(struct json *j, struct str base)
@@ -415,48 +415,48 @@ static void events_json(struct json *j, struct str base)
 	struct pb_cursor c = pb_cursor_of(base);
 	struct pb_field f;
 
-	json_key(j, "events");
-	json_array(j);
+	jsonw_key(j, "events");
+	jsonw_array(j);
 	while (pb_next(&c, &f) > 0)
 		if (f.number == SPAN_EVENTS && f.wire == PB_BYTES)
 			event_json(j, f.bytes);
-	json_array_end(j);
+	jsonw_array_end(j);
 }
 
 static void status_json(struct json *j, const struct span_record *rec, struct str message)
 {
-	json_key(j, "status");
-	json_object(j);
-	json_key(j, "code");
-	json_text(j, status_word((enum run_status)rec->head.status));
-	json_key(j, "message");
-	json_str(j, message.p ? message : STR(""));
-	json_object_end(j);
+	jsonw_key(j, "status");
+	jsonw_object(j);
+	jsonw_key(j, "code");
+	jsonw_text(j, status_word((enum run_status)rec->head.status));
+	jsonw_key(j, "message");
+	jsonw_str(j, message.p ? message : STR(""));
+	jsonw_object_end(j);
 }
 
 static void times_json(struct json *j, const struct span_view *v, bool running, uint64_t now_ns)
 {
 	uint64_t until = running ? now_ns : v->end_ns;
 
-	json_key(j, "start_time");
-	json_time(j, v->start_ns);
-	json_key(j, "end_time");
-	json_time(j, running ? 0 : v->end_ns);
-	json_key(j, "latency_ms");
-	json_ms(j, until > v->start_ns ? until - v->start_ns : 0);
+	jsonw_key(j, "start_time");
+	jsonw_time(j, v->start_ns);
+	jsonw_key(j, "end_time");
+	jsonw_time(j, running ? 0 : v->end_ns);
+	jsonw_key(j, "latency_ms");
+	jsonw_ms(j, until > v->start_ns ? until - v->start_ns : 0);
 }
 
 static void ids_json(struct json *j, const struct span_view *v)
 {
-	json_key(j, "trace_id");
-	json_hex(j, v->trace_id, sizeof(v->trace_id));
-	json_key(j, "span_id");
-	json_hex(j, v->span_id, sizeof(v->span_id));
-	json_key(j, "parent_span_id");
+	jsonw_key(j, "trace_id");
+	jsonw_hex(j, v->trace_id, sizeof(v->trace_id));
+	jsonw_key(j, "span_id");
+	jsonw_hex(j, v->span_id, sizeof(v->span_id));
+	jsonw_key(j, "parent_span_id");
 	if (v->has_parent)
-		json_hex(j, v->parent_id, sizeof(v->parent_id));
+		jsonw_hex(j, v->parent_id, sizeof(v->parent_id));
 	else
-		json_null(j);
+		jsonw_null(j);
 }
 
 void span_json_members(struct json *j, const struct span_record *rec, bool content, uint64_t now_ns)
@@ -466,21 +466,21 @@ void span_json_members(struct json *j, const struct span_record *rec, bool conte
 	// A malformed span is shown as far as it could be read: better than a hole in a trace.
 	(void)read_span(&v, rec->base);
 	ids_json(j, &v);
-	json_key(j, "name");
-	json_str(j, v.name);
-	json_key(j, "kind");
-	json_text(j, kind_word((enum run_kind)rec->head.kind));
+	jsonw_key(j, "name");
+	jsonw_str(j, v.name);
+	jsonw_key(j, "kind");
+	jsonw_text(j, kind_word((enum run_kind)rec->head.kind));
 	times_json(j, &v, rec->head.status == STATUS_RUNNING, now_ns);
 	status_json(j, rec, v.status_message);
 	span_attributes_json(j, rec, content);
 	events_json(j, rec->base);
-	json_key(j, "service");
-	json_str(j, resource_service_name(rec->resource));
+	jsonw_key(j, "service");
+	jsonw_str(j, resource_service_name(rec->resource));
 }
 
 void span_json(struct json *j, const struct span_record *rec, bool content, uint64_t now_ns)
 {
-	json_object(j);
+	jsonw_object(j);
 	span_json_members(j, rec, content, now_ns);
-	json_object_end(j);
+	jsonw_object_end(j);
 }

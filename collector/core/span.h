@@ -30,9 +30,9 @@ enum {
 	RECORD_ROOT = 1, // a root run: it has, or will have, an observation
 };
 
-/* The stored value of a run that is open: this head, base, content, resource, state. base is a whole
- * Span without an end; state is the run table's own. A base of no length is no span: something
- * else that the run table keeps. */
+/* The stored value of a run that is open: this head, base, content, resource, state. base is a
+ * whole Span without an end; state is the run table's own. A base of no length is no span:
+ * something else that the run table keeps. */
 struct open_head {
 	struct record_head record;
 	uint8_t trace_id[16];

@@ -26,64 +26,67 @@ enum slot {
 
 /* OpenAI (chat, responses), Anthropic, Gemini and Vertex, Bedrock, Cohere, DeepSeek, Ollama, and
  * LangChain's two forms in Python and JavaScript; the names as their API references give them. */
-#define NAME(text, slot) {{text, sizeof(text) - 1}, slot}
+#define NAME(text, slot)                                                                           \
+	{                                                                                          \
+		{text, sizeof(text) - 1}, slot                                                     \
+	}
 static const struct {
 	struct str key;
 	enum slot slot;
 } table[] = {
-        NAME("input_tokens", INPUT_MAYBE_BARE),
-        NAME("inputTokens", INPUT_MAYBE_BARE),
-        NAME("prompt_tokens", INPUT),
-        NAME("promptTokens", INPUT),
-        NAME("prompt_token_count", INPUT),
-        NAME("promptTokenCount", INPUT),
-        NAME("input_token_count", INPUT),
-        NAME("inputTokenCount", INPUT),
-        NAME("prompt_eval_count", INPUT),
-        NAME("output_tokens", OUTPUT),
-        NAME("outputTokens", OUTPUT),
-        NAME("completion_tokens", OUTPUT),
-        NAME("completionTokens", OUTPUT),
-        NAME("output_token_count", OUTPUT),
-        NAME("outputTokenCount", OUTPUT),
-        NAME("generated_token_count", OUTPUT),
-        NAME("eval_count", OUTPUT),
-        NAME("candidates_token_count", CANDIDATES),
-        NAME("candidatesTokenCount", CANDIDATES),
-        NAME("total_tokens", TOTAL),
-        NAME("totalTokens", TOTAL),
-        NAME("total_token_count", TOTAL),
-        NAME("totalTokenCount", TOTAL),
-        NAME("cache_read", CACHE_READ),
-        NAME("cached_tokens", CACHE_READ),
-        NAME("cachedTokens", CACHE_READ),
-        NAME("cached_input_tokens", CACHE_READ),
-        NAME("input_cached_tokens", CACHE_READ),
-        NAME("cached_content_token_count", CACHE_READ),
-        NAME("cachedContentTokenCount", CACHE_READ),
-        NAME("prompt_cache_hit_tokens", CACHE_READ),
-        NAME("cache_read_input_tokens", CACHE_READ_APART),
-        NAME("cacheReadInputTokens", CACHE_READ_APART),
-        NAME("cache_creation", CACHE_WRITE), // a count, or a map by lifetime
-        NAME("cache_write_tokens", CACHE_WRITE),
-        NAME("cache_creation_input_tokens", CACHE_WRITE_APART),
-        NAME("cacheWriteInputTokens", CACHE_WRITE_APART),
-        NAME("ephemeral_5m_input_tokens", CACHE_WRITE_5M),
-        NAME("ephemeral_1h_input_tokens", CACHE_WRITE_1H),
-        NAME("reasoning", REASONING),
-        NAME("reasoning_tokens", REASONING),
-        NAME("reasoningTokens", REASONING),
-        NAME("reasoning_output_tokens", REASONING),
-        NAME("thoughts_token_count", REASONING),
-        NAME("thoughtsTokenCount", REASONING),
-        NAME("input_token_details", DETAILS),
-        NAME("output_token_details", DETAILS),
-        NAME("input_tokens_details", DETAILS),
-        NAME("output_tokens_details", DETAILS),
-        NAME("prompt_tokens_details", DETAILS),
-        NAME("completion_tokens_details", DETAILS),
-        NAME("token_usage", DETAILS),
-        NAME("usage", DETAILS),
+	NAME("input_tokens", INPUT_MAYBE_BARE),
+	NAME("inputTokens", INPUT_MAYBE_BARE),
+	NAME("prompt_tokens", INPUT),
+	NAME("promptTokens", INPUT),
+	NAME("prompt_token_count", INPUT),
+	NAME("promptTokenCount", INPUT),
+	NAME("input_token_count", INPUT),
+	NAME("inputTokenCount", INPUT),
+	NAME("prompt_eval_count", INPUT),
+	NAME("output_tokens", OUTPUT),
+	NAME("outputTokens", OUTPUT),
+	NAME("completion_tokens", OUTPUT),
+	NAME("completionTokens", OUTPUT),
+	NAME("output_token_count", OUTPUT),
+	NAME("outputTokenCount", OUTPUT),
+	NAME("generated_token_count", OUTPUT),
+	NAME("eval_count", OUTPUT),
+	NAME("candidates_token_count", CANDIDATES),
+	NAME("candidatesTokenCount", CANDIDATES),
+	NAME("total_tokens", TOTAL),
+	NAME("totalTokens", TOTAL),
+	NAME("total_token_count", TOTAL),
+	NAME("totalTokenCount", TOTAL),
+	NAME("cache_read", CACHE_READ),
+	NAME("cached_tokens", CACHE_READ),
+	NAME("cachedTokens", CACHE_READ),
+	NAME("cached_input_tokens", CACHE_READ),
+	NAME("input_cached_tokens", CACHE_READ),
+	NAME("cached_content_token_count", CACHE_READ),
+	NAME("cachedContentTokenCount", CACHE_READ),
+	NAME("prompt_cache_hit_tokens", CACHE_READ),
+	NAME("cache_read_input_tokens", CACHE_READ_APART),
+	NAME("cacheReadInputTokens", CACHE_READ_APART),
+	NAME("cache_creation", CACHE_WRITE), // a count, or a map by lifetime
+	NAME("cache_write_tokens", CACHE_WRITE),
+	NAME("cache_creation_input_tokens", CACHE_WRITE_APART),
+	NAME("cacheWriteInputTokens", CACHE_WRITE_APART),
+	NAME("ephemeral_5m_input_tokens", CACHE_WRITE_5M),
+	NAME("ephemeral_1h_input_tokens", CACHE_WRITE_1H),
+	NAME("reasoning", REASONING),
+	NAME("reasoning_tokens", REASONING),
+	NAME("reasoningTokens", REASONING),
+	NAME("reasoning_output_tokens", REASONING),
+	NAME("thoughts_token_count", REASONING),
+	NAME("thoughtsTokenCount", REASONING),
+	NAME("input_token_details", DETAILS),
+	NAME("output_token_details", DETAILS),
+	NAME("input_tokens_details", DETAILS),
+	NAME("output_tokens_details", DETAILS),
+	NAME("prompt_tokens_details", DETAILS),
+	NAME("completion_tokens_details", DETAILS),
+	NAME("token_usage", DETAILS),
+	NAME("usage", DETAILS),
 };
 
 void usage_init(struct usage *u)
@@ -119,8 +122,8 @@ static int64_t read_count(struct mp *c)
 		int64_t sum = 0;
 		for (uint32_t i = 0; i < v.count && i < 4096; i++) {
 			struct mp_value part;
-			if (mp_read(c, &part) != REFUSAL_NONE || part.type != MP_INT || part.i < 0 ||
-			    part.i > most - sum)
+			if (mp_read(c, &part) != REFUSAL_NONE || part.type != MP_INT ||
+			    part.i < 0 || part.i > most - sum)
 				return USAGE_UNKNOWN;
 			sum += part.i;
 		}

@@ -23,18 +23,19 @@ static struct str clip(struct str s, size_t max)
 static void base64_json(struct json *j, struct str bytes)
 {
 	static const char digits[] =
-	        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 	const uint8_t *p = (const uint8_t *)bytes.p;
 	struct buf *out = j->out;
 
-	json_raw(j, "\"", 1);
+	jsonw_raw(j, "\"", 1);
 	for (size_t i = 0; i < bytes.len; i += 3) {
 		size_t left = bytes.len - i;
 		uint32_t v = (uint32_t)p[i] << 16;
 		v |= left > 1 ? (uint32_t)p[i + 1] << 8 : 0;
 		v |= left > 2 ? p[i + 2] : 0;
 		char four[4] = {digits[v >> 18], digits[v >> 12 & 63],
-		                left > 1 ? digits[v >> 6 & 63] : '=', left > 2 ? digits[v & 63] : '='};
+		                left > 1 ? digits[v >> 6 & 63] : '=',
+		                left > 2 ? digits[v & 63] : '='};
 		buf_append(out, four, 4);
 	}
 	buf_append_byte(out, '"');
@@ -54,25 +55,25 @@ static void scalar_json(struct json *j, const struct mp_value *v, size_t *budget
 {
 	switch (v->type) {
 	case MP_BOOL:
-		json_bool(j, v->b);
+		jsonw_bool(j, v->b);
 		break;
 	case MP_INT:
-		json_int(j, v->i);
+		jsonw_int(j, v->i);
 		break;
 	case MP_UINT:
-		json_uint(j, v->u);
+		jsonw_uint(j, v->u);
 		break;
 	case MP_DOUBLE:
-		json_double(j, v->d);
+		jsonw_double(j, v->d);
 		break;
 	case MP_STR:
-		json_str(j, spend(v->s, budget));
+		jsonw_str(j, spend(v->s, budget));
 		break;
 	case MP_BIN:
 		base64_json(j, spend(v->s, budget));
 		break;
 	default:
-		json_null(j);
+		jsonw_null(j);
 	}
 }
 
@@ -81,7 +82,7 @@ void value_json(struct json *j, struct mp *c, size_t *budget)
 	struct mp_value v;
 
 	if (mp_read(c, &v) != REFUSAL_NONE) {
-		json_null(j);
+		jsonw_null(j);
 		return;
 	}
 	if (v.type == MP_ARRAY || v.type == MP_MAP)
@@ -97,34 +98,34 @@ static void key_json(struct json *j, struct mp *c, size_t *budget)
 	struct mp_value v;
 
 	if (mp_read(c, &v) == REFUSAL_NONE && v.type == MP_STR) {
-		json_key_str(j, spend(v.s, budget));
+		jsonw_key_str(j, spend(v.s, budget));
 		return;
 	}
 	struct buf text;
 	struct json inner;
 	*c = at;
 	buf_init(&text, 4096);
-	json_init(&inner, &text);
+	jsonw_init(&inner, &text);
 	value_json(&inner, c, budget);
-	json_key_str(j, (struct str){text.data ? (char *)text.data : "", text.len});
+	jsonw_key_str(j, (struct str){text.data ? (char *)text.data : "", text.len});
 	buf_deinit(&text);
 }
 
 static void container_json(struct json *j, struct mp *c, const struct mp_value *v, size_t *budget)
 {
 	if (v->type == MP_ARRAY) {
-		json_array(j);
+		jsonw_array(j);
 		for (uint32_t i = 0; i < v->count && c->p < c->end; i++)
 			value_json(j, c, budget);
-		json_array_end(j);
+		jsonw_array_end(j);
 		return;
 	}
-	json_object(j);
+	jsonw_object(j);
 	for (uint32_t i = 0; i < v->count && c->p < c->end; i++) {
 		key_json(j, c, budget);
 		value_json(j, c, budget);
 	}
-	json_object_end(j);
+	jsonw_object_end(j);
 }
 
 struct str value_key(struct mp *c)
@@ -183,7 +184,7 @@ struct str value_text(struct str value, size_t max, struct buf *scratch, size_t 
 	// Texts inside share the limit, so that what is cut is still JSON.
 	size_t budget = max;
 	buf_clear(scratch);
-	json_init(&j, scratch);
+	jsonw_init(&j, scratch);
 	value_json(&j, &at, &budget);
 	if (budget == 0)
 		*ret_full = value.len;
@@ -207,8 +208,8 @@ static void any_key_value(struct buf *out, uint32_t field, struct mp *c, size_t 
 
 static void any_text(struct buf *out, uint32_t field, struct str s, size_t max, unsigned *cut)
 {
-	struct str kept = field == ANY_STRING ? clip(s, max)
-	                                      : (struct str){s.p, s.len < max ? s.len : max};
+	struct str kept =
+		field == ANY_STRING ? clip(s, max) : (struct str){s.p, s.len < max ? s.len : max};
 
 	*cut += kept.len < s.len;
 	if (field == ANY_STRING)

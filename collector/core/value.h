@@ -17,7 +17,8 @@
 void value_json(struct json *j, struct mp *c, size_t *budget);
 
 /** A value as text: a str as it is (borrowed), anything else as JSON in scratch (cleared first).
- * Cut to max bytes; *ret_full is the uncut length (of JSON: 0 if nothing was cut, else the length of the msgpack). */
+ * Cut to max bytes; *ret_full is the uncut length (of JSON: 0 if nothing was cut, else the length
+ * of the msgpack). */
 struct str value_text(struct str value, size_t max, struct buf *scratch, size_t *ret_full);
 
 /** The attributes of a msgpack map as fields `field` (KeyValue) of the message being written, keys

@@ -134,7 +134,7 @@ static bool put_content(void *ctx, struct str key, struct str value)
 	struct buf text;
 
 	buf_init(&text, 4 * CAP_FRAME);
-	json_init(&j, &text);
+	jsonw_init(&j, &text);
 	any_value_json(&j, value);
 	buf_append_str(out, "                            ");
 	put_text(out, key, SHOWN_NAME);
@@ -189,7 +189,7 @@ static void put_id(struct json *j, const uint8_t *id, size_t size)
 	char text[2 + 2 * 16] = "0x";
 
 	hex_write(text + 2, id, size);
-	json_str(j, (struct str){text, 2 + 2 * size});
+	jsonw_str(j, (struct str){text, 2 + 2 * size});
 }
 
 /* As Python's: microseconds. */
@@ -200,20 +200,20 @@ static void put_time(struct json *j, uint64_t unix_ns)
 	time_text(text, unix_ns);
 	size_t len = strlen("2026-11-24T01:02:03.123456");
 	text[len] = 'Z';
-	json_str(j, (struct str){text, len + 1});
+	jsonw_str(j, (struct str){text, len + 1});
 }
 
 static void put_context(struct json *j, const struct span_view *v)
 {
-	json_key(j, "context");
-	json_object(j);
-	json_key(j, "trace_id");
+	jsonw_key(j, "context");
+	jsonw_object(j);
+	jsonw_key(j, "trace_id");
 	put_id(j, v->trace_id, sizeof(v->trace_id));
-	json_key(j, "span_id");
+	jsonw_key(j, "span_id");
 	put_id(j, v->span_id, sizeof(v->span_id));
-	json_key(j, "trace_state");
-	json_text(j, "[]");
-	json_object_end(j);
+	jsonw_key(j, "trace_state");
+	jsonw_text(j, "[]");
+	jsonw_object_end(j);
 }
 
 static const char *kind_name(uint32_t otlp_kind)
@@ -230,15 +230,15 @@ static void put_status(struct json *j, const struct span_view *v)
 {
 	static const char *const codes[] = {"UNSET", "OK", "ERROR"};
 
-	json_key(j, "status");
-	json_object(j);
-	json_key(j, "status_code");
-	json_text(j, codes[v->status_code < 3 ? v->status_code : 0]);
+	jsonw_key(j, "status");
+	jsonw_object(j);
+	jsonw_key(j, "status_code");
+	jsonw_text(j, codes[v->status_code < 3 ? v->status_code : 0]);
 	if (v->status_message.len) {
-		json_key(j, "description");
-		json_str(j, v->status_message);
+		jsonw_key(j, "description");
+		jsonw_str(j, v->status_message);
 	}
-	json_object_end(j);
+	jsonw_object_end(j);
 }
 
 static void put_event(struct json *j, struct str event)
@@ -254,16 +254,16 @@ static void put_event(struct json *j, struct str event)
 		else if (f.number == EVENT_NAME && f.wire == PB_BYTES)
 			name = f.bytes;
 	}
-	json_object(j);
-	json_key(j, "name");
-	json_str(j, name);
-	json_key(j, "timestamp");
+	jsonw_object(j);
+	jsonw_key(j, "name");
+	jsonw_str(j, name);
+	jsonw_key(j, "timestamp");
 	put_time(j, time_ns);
-	json_key(j, "attributes");
-	json_object(j);
+	jsonw_key(j, "attributes");
+	jsonw_object(j);
 	attributes_json_members(j, event, EVENT_ATTRIBUTES);
-	json_object_end(j);
-	json_object_end(j);
+	jsonw_object_end(j);
+	jsonw_object_end(j);
 }
 
 static void put_events(struct json *j, struct str base)
@@ -271,35 +271,35 @@ static void put_events(struct json *j, struct str base)
 	struct pb_cursor c = pb_cursor_of(base);
 	struct pb_field f;
 
-	json_key(j, "events");
-	json_array(j);
+	jsonw_key(j, "events");
+	jsonw_array(j);
 	while (pb_next(&c, &f) > 0)
 		if (f.number == SPAN_EVENTS && f.wire == PB_BYTES)
 			put_event(j, f.bytes);
-	json_array_end(j);
+	jsonw_array_end(j);
 }
 
 static void put_attributes(struct json *j, const struct span_record *rec, bool content)
 {
-	json_key(j, "attributes");
-	json_object(j);
+	jsonw_key(j, "attributes");
+	jsonw_object(j);
 	attributes_json_members(j, rec->base, SPAN_ATTRIBUTES);
 	if (content)
 		attributes_json_members(j, rec->content, SPAN_ATTRIBUTES);
-	json_object_end(j);
+	jsonw_object_end(j);
 }
 
 static void put_resource(struct json *j, struct str resource)
 {
-	json_key(j, "resource");
-	json_object(j);
-	json_key(j, "attributes");
-	json_object(j);
+	jsonw_key(j, "resource");
+	jsonw_object(j);
+	jsonw_key(j, "attributes");
+	jsonw_object(j);
 	attributes_json_members(j, resource, RESOURCE_ATTRIBUTES);
-	json_object_end(j);
-	json_key(j, "schema_url");
-	json_text(j, "");
-	json_object_end(j);
+	jsonw_object_end(j);
+	jsonw_key(j, "schema_url");
+	jsonw_text(j, "");
+	jsonw_object_end(j);
 }
 
 static void write_compact(struct buf *out, const struct span_record *rec, bool content,
@@ -307,30 +307,30 @@ static void write_compact(struct buf *out, const struct span_record *rec, bool c
 {
 	struct json j;
 
-	json_init(&j, out);
-	json_object(&j);
-	json_key(&j, "name");
-	json_str(&j, v->name);
+	jsonw_init(&j, out);
+	jsonw_object(&j);
+	jsonw_key(&j, "name");
+	jsonw_str(&j, v->name);
 	put_context(&j, v);
-	json_key(&j, "kind");
-	json_text(&j, kind_name(v->otlp_kind));
-	json_key(&j, "parent_id");
+	jsonw_key(&j, "kind");
+	jsonw_text(&j, kind_name(v->otlp_kind));
+	jsonw_key(&j, "parent_id");
 	if (v->has_parent)
 		put_id(&j, v->parent_id, sizeof(v->parent_id));
 	else
-		json_null(&j);
-	json_key(&j, "start_time");
+		jsonw_null(&j);
+	jsonw_key(&j, "start_time");
 	put_time(&j, v->start_ns);
-	json_key(&j, "end_time");
+	jsonw_key(&j, "end_time");
 	put_time(&j, v->end_ns);
 	put_status(&j, v);
 	put_attributes(&j, rec, content);
 	put_events(&j, rec->base);
-	json_key(&j, "links");
-	json_array(&j);
-	json_array_end(&j);
+	jsonw_key(&j, "links");
+	jsonw_array(&j);
+	jsonw_array_end(&j);
 	put_resource(&j, rec->resource);
-	json_object_end(&j);
+	jsonw_object_end(&j);
 }
 
 static void new_line(struct buf *out, unsigned depth)

@@ -29,10 +29,10 @@ static struct page page_begin(const struct api_query *q, const char *key, struct
 {
 	struct page p = {.query = q};
 
-	json_init(&p.json, out);
-	json_object(&p.json);
-	json_key(&p.json, key);
-	json_array(&p.json);
+	jsonw_init(&p.json, out);
+	jsonw_object(&p.json);
+	jsonw_key(&p.json, key);
+	jsonw_array(&p.json);
 	return p;
 }
 
@@ -40,13 +40,13 @@ static int page_end(struct page *p)
 {
 	struct json *j = &p->json;
 
-	json_array_end(j);
-	json_key(j, "next");
+	jsonw_array_end(j);
+	jsonw_key(j, "next");
 	if (p->has_more)
-		json_uint(j, p->next);
+		jsonw_uint(j, p->next);
 	else
-		json_null(j);
-	json_object_end(j);
+		jsonw_null(j);
+	jsonw_object_end(j);
 	return buf_error(j->out);
 }
 
@@ -62,8 +62,9 @@ static bool page_has_room(struct page *p)
 void api_observation_meta(struct json *j, const struct observation_record *rec)
 {
 	if (rec->root.len)
-		root_json_members(j, rec->root, (enum run_kind)rec->kind, (enum run_status)rec->status);
-	json_raw(j, rec->meta.p, rec->meta.len);
+		root_json_members(j, rec->root, (enum run_kind)rec->kind,
+		                  (enum run_status)rec->status);
+	jsonw_raw(j, rec->meta.p, rec->meta.len);
 }
 
 static bool add_observation(void *ctx, const struct observation_record *rec)
@@ -77,10 +78,10 @@ static bool add_observation(void *ctx, const struct observation_record *rec)
 		return true;
 	if (!page_has_room(p))
 		return false;
-	json_object(j);
+	jsonw_object(j);
 	api_observation_meta(j, rec);
-	json_raw(j, rec->content.p, rec->content.len);
-	json_object_end(j);
+	jsonw_raw(j, rec->content.p, rec->content.len);
+	jsonw_object_end(j);
 	p->count++;
 	p->next = rec->seq;
 	return buf_error(j->out) == 0;
@@ -134,8 +135,8 @@ static void str_member(struct json *j, const char *key, const struct span_record
 {
 	struct str value = span_attribute_str(rec, name);
 
-	json_key(j, key);
-	json_str(j, value.p ? value : span_attribute_str(rec, other_name));
+	jsonw_key(j, key);
+	jsonw_str(j, value.p ? value : span_attribute_str(rec, other_name));
 }
 
 void root_json(struct json *j, const struct span_record *root, uint64_t now_ns)
@@ -145,7 +146,7 @@ void root_json(struct json *j, const struct span_record *root, uint64_t now_ns)
 		"llm_calls",     "tool_call_count",   "span_count",      "slowest",
 		"error",         "created_at",        "reasoning_tokens"};
 
-	json_object(j);
+	jsonw_object(j);
 	span_json_members(j, root, false, now_ns);
 	str_member(j, "session_id", root, "gen_ai.conversation.id", "session_id");
 	str_member(j, "user_id", root, "user.id", "user.id");
@@ -154,14 +155,14 @@ void root_json(struct json *j, const struct span_record *root, uint64_t now_ns)
 	str_member(j, "prompt_key", root, "prompt.key", "gen_ai.prompt.name");
 	str_member(j, "prompt_version", root, "prompt.version", "gen_ai.prompt.version");
 	str_member(j, "policy_mode", root, "policy_mode", "policy_mode");
-	json_key(j, "tags");
-	json_array(j);
-	json_array_end(j);
+	jsonw_key(j, "tags");
+	jsonw_array(j);
+	jsonw_array_end(j);
 	for (size_t i = 0; i < sizeof(unknown) / sizeof(unknown[0]); i++) {
-		json_key(j, unknown[i]);
-		json_null(j);
+		jsonw_key(j, unknown[i]);
+		jsonw_null(j);
 	}
-	json_object_end(j);
+	jsonw_object_end(j);
 }
 
 /* A root that runs, its JSON lying in a buffer. */
@@ -195,7 +196,7 @@ static bool collect_running(void *ctx, const struct span_record *rec)
 	struct running r = {.start_ns = v.start_ns, .at = t->text.len};
 	memcpy(r.trace_id, v.trace_id, sizeof(r.trace_id));
 	memcpy(r.span_id, v.span_id, sizeof(r.span_id));
-	json_init(&j, &t->text);
+	jsonw_init(&j, &t->text);
 	root_json(&j, rec, t->page.now_ns);
 	r.len = t->text.len - r.at;
 	buf_append(&t->roots, &r, sizeof(r));
@@ -256,8 +257,8 @@ static int write_traces(struct traces *t, const struct buf *finished, struct buf
 
 	for (size_t i = 0; i < count; i++)
 		if (!list[i].has_ended)
-			json_raw(&p.json, t->text.data + list[i].at, list[i].len);
-	json_raw(&p.json, finished->data, finished->len);
+			jsonw_raw(&p.json, t->text.data + list[i].at, list[i].len);
+	jsonw_raw(&p.json, finished->data, finished->len);
 	p.has_more = t->page.has_more;
 	p.next = t->page.next;
 	return page_end(&p);
@@ -271,7 +272,7 @@ int api_traces(struct store *s, const struct api_query *q, uint64_t now_ns, stru
 	buf_init(&t.roots, CAP_RESPONSE);
 	buf_init(&t.text, CAP_RESPONSE);
 	buf_init(&finished, CAP_RESPONSE);
-	json_init(&t.page.json, &finished);
+	jsonw_init(&t.page.json, &finished);
 	// In this order, what ends meanwhile is seen twice rather than never.
 	int err = read_running(&t, s);
 	if (err == 0)

@@ -184,7 +184,7 @@ static bool collect_span(void *ctx, const struct span_record *rec)
 	                 .next_sibling = NONE};
 	memcpy(n.span_id, v.span_id, sizeof(n.span_id));
 	memcpy(n.parent_id, v.parent_id, sizeof(n.parent_id));
-	json_init(&j, &t->text);
+	jsonw_init(&j, &t->text);
 	span_json(&j, rec, t->content, t->now_ns);
 	n.len = t->text.len - n.at;
 	buf_append(&t->nodes, &n, sizeof(n));
@@ -302,7 +302,7 @@ static int arrange(struct tree *t)
 static void write_node(const struct tree *t, struct node *n, struct json *j)
 {
 	if (!n->is_written)
-		json_raw(j, t->text.data + n->at, n->len);
+		jsonw_raw(j, t->text.data + n->at, n->len);
 	n->is_written = true;
 }
 
@@ -331,9 +331,9 @@ static bool write_observation(void *ctx, const struct observation_record *rec)
 {
 	struct json *j = ctx;
 
-	json_object(j);
+	jsonw_object(j);
 	api_observation_meta(j, rec);
-	json_object_end(j);
+	jsonw_object_end(j);
 	return false;
 }
 
@@ -379,7 +379,7 @@ static int write_trace(const struct tree *t, struct store *s, const uint8_t id[1
 	if (err == 0 && !search.has_found)
 		err = store_open_runs(s, id, write_top, &search);
 	if (err == 0 && !search.has_found)
-		json_null(j); // it went away just now
+		jsonw_null(j); // it went away just now
 	return err;
 }
 
@@ -387,17 +387,17 @@ static int write_answer(struct tree *t, struct store *s, const uint8_t id[16], s
 {
 	struct json j;
 
-	json_init(&j, out);
-	json_object(&j);
-	json_key(&j, "trace");
+	jsonw_init(&j, out);
+	jsonw_object(&j);
+	jsonw_key(&j, "trace");
 	int err = write_trace(t, s, id, &j);
 	if (err)
 		return err;
-	json_key(&j, "spans");
-	json_array(&j);
+	jsonw_key(&j, "spans");
+	jsonw_array(&j);
 	write_spans(t, &j);
-	json_array_end(&j);
-	json_object_end(&j);
+	jsonw_array_end(&j);
+	jsonw_object_end(&j);
 	return buf_error(out);
 }
 

@@ -41,16 +41,16 @@ void answer_error(struct answer *a, unsigned status, const char *code, const cha
 	a->status = status;
 	a->type = TYPE_JSON;
 	buf_clear(&a->body);
-	json_init(&j, &a->body);
-	json_object(&j);
-	json_key(&j, "error");
-	json_object(&j);
-	json_key(&j, "code");
-	json_text(&j, code);
-	json_key(&j, "message");
-	json_text(&j, len < 0 ? code : message);
-	json_object_end(&j);
-	json_object_end(&j);
+	jsonw_init(&j, &a->body);
+	jsonw_object(&j);
+	jsonw_key(&j, "error");
+	jsonw_object(&j);
+	jsonw_key(&j, "code");
+	jsonw_text(&j, code);
+	jsonw_key(&j, "message");
+	jsonw_text(&j, len < 0 ? code : message);
+	jsonw_object_end(&j);
+	jsonw_object_end(&j);
 	buf_append_byte(&a->body, '\n');
 }
 

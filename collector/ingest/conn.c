@@ -64,25 +64,25 @@ static void send_error(struct conn *c, const char *code, const char *message)
 static void tell(struct conn *c, enum refusal why)
 {
 	static const char *const messages[REFUSAL_COUNT] = {
-	        [REFUSED_TOO_LONG] = "the frame is longer than ingest.max_frame",
-	        [REFUSED_MALFORMED] = "the frame is not well-formed msgpack",
-	        [REFUSED_UNKNOWN_TYPE] = "the first element is no message type of version 1",
-	        [REFUSED_WRONG_TYPE] = "a field has another type than the protocol says",
-	        [REFUSED_BAD_UTF8] = "a name or a key is not UTF-8",
-	        [REFUSED_DUPLICATE_KEY] = "a map has a key twice",
-	        [REFUSED_TRAILING_BYTES] = "the frame goes on after its array",
-	        [REFUSED_TOO_DEEP] = "containers are nested deeper than 16",
-	        [REFUSED_TOO_MANY_KEYS] = "a map has too many keys",
-	        [REFUSED_BAD_RUN_ID] = "a run id is 16 bytes, not all zero, or a text",
-	        [REFUSED_BAD_TIME] = "a time is from 0 to 2^63-1",
-	        [REFUSED_BAD_VERSION] = "this collector speaks version 1",
-	        [REFUSED_MISSING_FIELD] = "a field is missing",
-	        [REFUSED_DUPLICATE_START] = "the run has started already",
-	        [REFUSED_DUPLICATE_END] = "the run has ended already",
-	        [REFUSED_TIMEOUT] = "the frame was not complete in time",
-	        [REFUSED_TRUNCATED] = "the connection ended inside a frame",
-	        [REFUSED_NO_MEMORY] = "no memory is left for it",
-	        [REFUSED_STORE_UNAVAILABLE] = "the store can't take it now",
+		[REFUSED_TOO_LONG] = "the frame is longer than ingest.max_frame",
+		[REFUSED_MALFORMED] = "the frame is not well-formed msgpack",
+		[REFUSED_UNKNOWN_TYPE] = "the first element is no message type of version 1",
+		[REFUSED_WRONG_TYPE] = "a field has another type than the protocol says",
+		[REFUSED_BAD_UTF8] = "a name or a key is not UTF-8",
+		[REFUSED_DUPLICATE_KEY] = "a map has a key twice",
+		[REFUSED_TRAILING_BYTES] = "the frame goes on after its array",
+		[REFUSED_TOO_DEEP] = "containers are nested deeper than 16",
+		[REFUSED_TOO_MANY_KEYS] = "a map has too many keys",
+		[REFUSED_BAD_RUN_ID] = "a run id is 16 bytes, not all zero, or a text",
+		[REFUSED_BAD_TIME] = "a time is from 0 to 2^63-1",
+		[REFUSED_BAD_VERSION] = "this collector speaks version 1",
+		[REFUSED_MISSING_FIELD] = "a field is missing",
+		[REFUSED_DUPLICATE_START] = "the run has started already",
+		[REFUSED_DUPLICATE_END] = "the run has ended already",
+		[REFUSED_TIMEOUT] = "the frame was not complete in time",
+		[REFUSED_TRUNCATED] = "the connection ended inside a frame",
+		[REFUSED_NO_MEMORY] = "no memory is left for it",
+		[REFUSED_STORE_UNAVAILABLE] = "the store can't take it now",
 	};
 	uint64_t bit = 1ull << why;
 
@@ -108,10 +108,12 @@ static struct source *make_source(struct conn *c, const struct event *hello)
 	struct buf resource;
 
 	for (; count < config->service_attribute_count && count < 64; count++)
-		extra[count] = (struct resource_pair){str_of(config->service_attributes[count].key),
-		                                      str_of(config->service_attributes[count].value)};
+		extra[count] =
+			(struct resource_pair){str_of(config->service_attributes[count].key),
+		                               str_of(config->service_attributes[count].value)};
 	buf_init(&resource, CAP_RESOURCE);
-	encode_resource(&resource, hello->service.len ? hello->service : str_of(config->service_name),
+	encode_resource(&resource,
+	                hello->service.len ? hello->service : str_of(config->service_name),
 	                hello->resource, hello->sdk, extra, count);
 	if (buf_error(&resource)) { // too much of it: the name alone
 		buf_clear(&resource);
@@ -144,8 +146,8 @@ static enum refusal on_flush(struct conn *c, const struct event *flush)
 static void on_bye(struct conn *c, struct moment at)
 {
 	static const struct closing why = {
-	        .status = STATUS_CANCELLED,
-	        .error_type = {"bye", 3},
+		.status = STATUS_CANCELLED,
+		.error_type = {"bye", 3},
 	};
 
 	c->bye = true;
@@ -201,7 +203,8 @@ static bool on_frame(void *ctx, struct str body, enum refusal why)
 		stat_add(&c->in->o.stats->frames_accepted, 1);
 	else
 		refuse(c, why);
-	return why != REFUSED_BAD_VERSION; // nothing that follows can be trusted to mean what we read
+	return why !=
+	       REFUSED_BAD_VERSION; // nothing that follows can be trusted to mean what we read
 }
 
 /* --- the end of a connection --- */
@@ -254,12 +257,14 @@ static void judge(struct conn *c)
 	if (c->peer.pid == 0) {
 		why.error_type = STR("connection_lost");
 		why.error_message = STR("the connection was lost while this ran");
-		snprintf(evidence, sizeof(evidence), "connection closed without bye; process not visible");
+		snprintf(evidence, sizeof(evidence),
+		         "connection closed without bye; process not visible");
 	} else if (alive) {
 		why.error_type = STR("connection_lost");
-		why.error_message = STR("the connection was lost while this ran; its process goes on");
-		snprintf(evidence, sizeof(evidence), "connection closed without bye; pid %" PRId64 " runs",
-		         c->peer.pid);
+		why.error_message =
+			STR("the connection was lost while this ran; its process goes on");
+		snprintf(evidence, sizeof(evidence),
+		         "connection closed without bye; pid %" PRId64 " runs", c->peer.pid);
 	} else {
 		why.error_type = STR("process_lost");
 		why.error_message = STR("the process was lost while this ran: killed, or crashed");
@@ -427,18 +432,21 @@ void conn_pause(struct conn *c)
 		uv_read_stop((uv_stream_t *)&c->pipe);
 }
 
-void conn_drain(struct conn *c)
+bool conn_drain(struct conn *c)
 {
 	uv_os_fd_t fd;
 
 	if (uv_fileno((uv_handle_t *)&c->pipe, &fd) < 0)
-		return;
-	// As much as a socket can hold, several times over: a client that goes on is not waited for.
-	for (int i = 0; i < 64 && !pipeline_is_full(c->in->pipeline); i++) {
+		return true;
+	while (c->drained < DRAIN_MAX) {
+		if (pipeline_is_full(c->in->pipeline))
+			return false;
 		ssize_t n = read(fd, c->in->buffer, sizeof(c->in->buffer));
 		if (n <= 0 || !feed(c, c->in->buffer, (size_t)n))
 			break;
+		c->drained += (size_t)n;
 	}
+	return true;
 }
 
 /* --- its beginning --- */

@@ -12,13 +12,15 @@ enum {
 	READ_SIZE = 256 * 1024,
 	REST_MIN_MS = 1,
 	REST_MAX_MS = 32,
-	BUSY_READ = 48 * 1024,       // a read of this much: the sender is ahead, so no rest
+	BUSY_READ = 48 * 1024, // a read of this much: the sender is ahead, so no rest
 	HALF_FRAME_MS = 10000,
-	EVIDENCE_MS = 100,           // for a killed process to be gone
+	EVIDENCE_MS = 100, // for a killed process to be gone
 	ORPHAN_CHECK_MS = 1000,
 	ORPHAN_UNSEEN_MS = 60000,    // for a process that can't be seen to come back
 	KEPT_MAX = 64 * 1024 * 1024, // half frames of all connections
 	REPLIES_MAX = 64 * 1024,     // unread answers of one connection
+	DRAIN_MAX = 16 * 1024 *
+	            1024, // more than a socket holds: a client that goes on isn't waited for
 };
 
 struct conn {
@@ -28,10 +30,11 @@ struct conn {
 	struct source *source;
 	struct peer peer;
 	struct frames frames;
-	uint64_t told;          // kinds of faults it was told of, as bits
-	uint64_t since_frames;  // frames when the half frame began
+	uint64_t told;         // kinds of faults it was told of, as bits
+	uint64_t since_frames; // frames when the half frame began
 	struct moment ended;
 	struct list_node in_all, in_resting;
+	size_t drained; // bytes read since we stop
 	bool half, bye, ended_once;
 	unsigned handles; // that are not closed yet
 };
@@ -45,13 +48,13 @@ struct ingest {
 	uv_timer_t rest, orphans;
 	struct list_node all, resting;
 	struct list_node ended; // connections whose runs are to be judged
-	unsigned open;         // connections
+	unsigned open;          // connections
 	unsigned rest_ms;
-	size_t most_read;      // of one connection since the last rest
-	size_t kept;           // bytes of half frames
-	bool full;             // nothing is read until the store has caught up
+	size_t most_read; // of one connection since the last rest
+	size_t kept;      // bytes of half frames
+	bool full;        // nothing is read until the store has caught up
 	bool stopping;
-	uint64_t started_ns;   // mono
+	uint64_t started_ns; // mono
 	uint8_t buffer[READ_SIZE];
 };
 
@@ -68,8 +71,8 @@ void conn_accept(struct ingest *in);
 void conn_read(struct conn *c);
 void conn_pause(struct conn *c);
 
-/** Reads what is there without waiting, before a stop. */
-void conn_drain(struct conn *c);
+/** Reads what is there without waiting, before a stop. False: there is more, but no room now. */
+MUST_CHECK bool conn_drain(struct conn *c);
 
 /** Lets go without judging its runs: they stay open in the store. */
 void conn_abandon(struct conn *c);

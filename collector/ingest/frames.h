@@ -20,7 +20,7 @@ struct frames {
 	struct buf kept; // the beginning of a frame, its prefix included
 	uint64_t skip;   // bytes of an oversized frame still to come
 	size_t max_frame;
-	uint64_t count;  // frames begun
+	uint64_t count; // frames begun
 };
 
 /* What frames_feed() finds. refused: a frame that is skipped, and why; body is empty then.
@@ -34,8 +34,8 @@ void frames_deinit(struct frames *f);
  * limit, the stream is lost; -ENOMEM: what is left could not be kept; -ECANCELED: fn said so. */
 int frames_feed(struct frames *f, const uint8_t *bytes, size_t len, frame_fn *fn, void *ctx);
 
-/** Gives up the frame that is being kept: the rest of it will be skipped. False if its length is not
- * known yet. */
+/** Gives up the frame that is being kept: the rest of it will be skipped. False if its length is
+ * not known yet. */
 bool frames_abandon(struct frames *f);
 
 /** Whether a frame has begun and is not whole yet. */

@@ -92,9 +92,9 @@ static void check_orphan(void *ctx, struct source *s)
 	struct orphan_check *w = ctx;
 	char evidence[96];
 	struct closing why = {
-	        .status = STATUS_ERROR,
-	        .error_type = STR("process_lost"),
-	        .error_message = STR("the process was lost while the collector was away"),
+		.status = STATUS_ERROR,
+		.error_type = STR("process_lost"),
+		.error_message = STR("the process was lost while the collector was away"),
 	};
 	uint64_t age_ms = (clock_mono_ns() - w->in->started_ns) / NS_PER_MS;
 
@@ -141,7 +141,8 @@ static void raise_file_limit(unsigned connections)
 		return;
 	limit.rlim_cur = limit.rlim_max;
 	if (setrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur < connections + SPARE_FILES)
-		log_warn("only %llu files may be open: fewer than ingest.max_connections and %d more",
+		log_warn("only %llu files may be open: fewer than ingest.max_connections and %d "
+		         "more",
 		         (unsigned long long)limit.rlim_cur, SPARE_FILES);
 }
 
@@ -162,15 +163,15 @@ static void init(struct ingest *in, const struct ingest_options *options)
 static int start_pipeline(struct ingest *in)
 {
 	struct pipeline_options options = {
-	        .config = in->o.config,
-	        .stats = in->o.stats,
-	        .store = in->o.store,
-	        .loop = in->o.loop,
-	        .ctx = in,
-	        .flushed = on_flushed,
-	        .roomy = on_roomy,
-	        .committed = on_committed,
-	        .failed = on_failed,
+		.config = in->o.config,
+		.stats = in->o.stats,
+		.store = in->o.store,
+		.loop = in->o.loop,
+		.ctx = in,
+		.flushed = on_flushed,
+		.roomy = on_roomy,
+		.committed = on_committed,
+		.failed = on_failed,
 	};
 
 	int rc = pipeline_start(&in->pipeline, &options);
@@ -239,12 +240,40 @@ struct pipeline *ingest_pipeline(struct ingest *in)
 	return in->pipeline;
 }
 
+/* Who connected while the door was there has been let in, whether we had looked or not. */
+static void accept_waiting(struct ingest *in)
+{
+	unsigned before;
+
+	do {
+		before = in->open;
+		uv_run(in->o.loop, UV_RUN_NOWAIT);
+	} while (in->open != before);
+}
+
+static void on_wake(uv_timer_t *timer)
+{
+	// Only to come back from uv_run().
+}
+
+/* False: the store takes nothing in time. */
+static bool wait_for_room(struct ingest *in, uint64_t until_ns)
+{
+	uv_timer_start(&in->rest, on_wake, 100, 100);
+	while (pipeline_is_full(in->pipeline) && clock_mono_ns() < until_ns)
+		uv_run(in->o.loop, UV_RUN_ONCE);
+	uv_timer_stop(&in->rest);
+	return !pipeline_is_full(in->pipeline);
+}
+
 static void let_go(struct ingest *in)
 {
+	uint64_t until_ns = clock_mono_ns() + STOP_GRACE_MS * NS_PER_MS;
+
 	while (!list_is_empty(&in->all)) {
 		struct conn *c = list_first(&in->all, struct conn, in_all);
-		conn_pause(c);
-		conn_drain(c);
+		while (!conn_drain(c) && wait_for_room(in, until_ns))
+			;
 		conn_abandon(c);
 	}
 }
@@ -257,6 +286,8 @@ void ingest_stop(struct ingest *in)
 	door_remove(&in->door);
 	uv_timer_stop(&in->orphans);
 	uv_timer_stop(&in->rest);
+	ingest_pause(in);
+	accept_waiting(in);
 	let_go(in);
 	while (!list_is_empty(&in->ended)) // a tenth of a second at most
 		uv_run(in->o.loop, UV_RUN_ONCE);

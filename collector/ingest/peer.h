@@ -5,8 +5,8 @@
 #include <stdint.h>
 
 struct peer {
-	int64_t pid;     // 0: not visible from here (another PID namespace)
-	uint64_t start;  // clock ticks after boot when it started; 0: not visible
+	int64_t pid;    // 0: not visible from here (another PID namespace)
+	uint64_t start; // clock ticks after boot when it started; 0: not visible
 	uint32_t uid;
 };
 

@@ -65,13 +65,13 @@ static struct batch *batch_of(void *ctx)
 static int take_span(void *ctx, const struct finished_span *span)
 {
 	struct record_parts parts = {
-	        .head = span->head,
-	        .base = &span->base,
-	        .base_count = 1,
-	        .content = &span->content,
-	        .content_count = 1,
-	        .start_ns = span->start_ns,
-	        .end_ns = span->end_ns,
+		.head = span->head,
+		.base = &span->base,
+		.base_count = 1,
+		.content = &span->content,
+		.content_count = 1,
+		.start_ns = span->start_ns,
+		.end_ns = span->end_ns,
 	};
 	struct str resource = {(char *)span->source->resource.data, span->source->resource.len};
 
@@ -82,19 +82,19 @@ static int take_span(void *ctx, const struct finished_span *span)
 static int take_observation(void *ctx, const struct observation *o)
 {
 	struct observation_head head = {
-	        .start_ns = o->start_ns,
-	        .created_ns = o->created_ns,
-	        .root_len = (uint32_t)o->root.len,
+		.start_ns = o->start_ns,
+		.created_ns = o->created_ns,
+		.root_len = (uint32_t)o->root.len,
 	};
 	struct str base[3] = {{(char *)&head, sizeof(head)}, o->root, o->meta};
 	struct record_parts parts = {
-	        .head = {.kind = (uint8_t)o->kind, .status = (uint8_t)o->status},
-	        .base = base,
-	        .base_count = 3,
-	        .content = &o->content,
-	        .content_count = 1,
-	        .start_ns = o->start_ns,
-	        .end_ns = o->created_ns,
+		.head = {.kind = (uint8_t)o->kind, .status = (uint8_t)o->status},
+		.base = base,
+		.base_count = 3,
+		.content = &o->content,
+		.content_count = 1,
+		.start_ns = o->start_ns,
+		.end_ns = o->created_ns,
 	};
 
 	memcpy(head.trace_id, o->trace_id, sizeof(head.trace_id));
@@ -156,7 +156,8 @@ static void consider_commit(struct pipeline *p)
 	const struct batch *b = &p->batches[p->filling];
 	bool awaited = p->waiters[p->filling].count > 0;
 
-	if (p->committing || p->broken || (batch_is_empty(b) && runs_bytes(p->runs) == 0 && !awaited))
+	if (p->committing || p->broken ||
+	    (batch_is_empty(b) && runs_bytes(p->runs) == 0 && !awaited))
 		return;
 	uint64_t since_ms = (clock_mono_ns() - p->last_commit_ns) / NS_PER_MS;
 	if (awaited || since_ms >= COMMIT_GAP_MS ||
@@ -302,15 +303,15 @@ static int start_runs(struct pipeline *p)
 {
 	const struct config *c = p->o.config;
 	struct runs_options options = {
-	        .convention = c->convention,
-	        .content = c->content,
-	        .max_value = c->max_value,
-	        .max_frame = c->max_frame,
-	        .max_open = CAP_OPEN_RUNS,
-	        .max_open_bytes = c->store_bytes / 4, // the log needs room as well
-	        .stats = p->o.stats,
-	        .metrics = &p->metrics,
-	        .sink = {p, take_span, take_observation, put_open, delete_open, get_open},
+		.convention = c->convention,
+		.content = c->content,
+		.max_value = c->max_value,
+		.max_frame = c->max_frame,
+		.max_open = CAP_OPEN_RUNS,
+		.max_open_bytes = c->store_bytes / 4, // the log needs room as well
+		.stats = p->o.stats,
+		.metrics = &p->metrics,
+		.sink = {p, take_span, take_observation, put_open, delete_open, get_open},
 	};
 
 	int rc = runs_new(&p->runs, &options);

@@ -68,7 +68,8 @@ static int refold_requests(struct restoring *w, struct store *store)
 int restore_runs(struct runs *r, struct store *store, struct moment now)
 {
 	struct restoring w = {.runs = r, .now = now};
-	uint64_t since = now.unix_ns > CLOSED_REMEMBERED_NS ? now.unix_ns - CLOSED_REMEMBERED_NS : 0;
+	uint64_t since =
+		now.unix_ns > CLOSED_REMEMBERED_NS ? now.unix_ns - CLOSED_REMEMBERED_NS : 0;
 
 	int rc = store_open_load(store, restore_one, &w);
 	if (rc < 0)
@@ -79,6 +80,6 @@ int restore_runs(struct runs *r, struct store *store, struct moment now)
 	if (rc < 0)
 		return rc;
 	uint64_t next = store_next_seq(store); // no more of them than are remembered
-	return store_spans(store, next > CAP_CLOSED_RUNS ? next - CAP_CLOSED_RUNS : 0, since, remember,
-	                   &w);
+	return store_spans(store, next > CAP_CLOSED_RUNS ? next - CAP_CLOSED_RUNS : 0, since,
+	                   remember, &w);
 }

@@ -69,7 +69,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	(void)span_attributes(&rec, true, check_attribute, &all);
 	(void)span_attribute_str(&rec, "service.name");
 	buf_init(&text, 64 * MIB);
-	json_init(&j, &text);
+	jsonw_init(&j, &text);
 	span_json(&j, &rec, true, 0);
 	if (buf_error(&text) == 0)
 		check_json(&text);

@@ -34,19 +34,19 @@ static void json_escapes_and_repairs_text(void **state)
 	struct json j;
 
 	buf_init(&b, 4096);
-	json_init(&j, &b);
-	json_object(&j);
-	json_key_str(&j, STR("a\"b"));
-	json_str(&j, (struct str){"x\n\x01\xff\xc3\xa9", 6});
-	json_key(&j, "t");
-	json_time(&j, 1700000000123456789ull);
-	json_key(&j, "l");
-	json_array(&j);
-	json_double(&j, 0.1);
-	json_ms(&j, 400123456);
-	json_null(&j);
-	json_array_end(&j);
-	json_object_end(&j);
+	jsonw_init(&j, &b);
+	jsonw_object(&j);
+	jsonw_key_str(&j, STR("a\"b"));
+	jsonw_str(&j, (struct str){"x\n\x01\xff\xc3\xa9", 6});
+	jsonw_key(&j, "t");
+	jsonw_time(&j, 1700000000123456789ull);
+	jsonw_key(&j, "l");
+	jsonw_array(&j);
+	jsonw_double(&j, 0.1);
+	jsonw_ms(&j, 400123456);
+	jsonw_null(&j);
+	jsonw_array_end(&j);
+	jsonw_object_end(&j);
 	buf_append_byte(&b, 0);
 	assert_string_equal((char *)b.data,
 	                    "{\"a\\\"b\":\"x\\n\\u0001\xef\xbf\xbd\xc3\xa9\","
@@ -76,14 +76,14 @@ static void numbers_are_written_whole(void **state)
 	struct json j;
 
 	buf_init(&b, 4096);
-	json_init(&j, &b);
-	json_array(&j);
-	json_int(&j, INT64_MIN);
-	json_int(&j, 0);
-	json_uint(&j, UINT64_MAX);
-	json_ms(&j, 0);
-	json_ms(&j, 1999999);
-	json_array_end(&j);
+	jsonw_init(&j, &b);
+	jsonw_array(&j);
+	jsonw_int(&j, INT64_MIN);
+	jsonw_int(&j, 0);
+	jsonw_uint(&j, UINT64_MAX);
+	jsonw_ms(&j, 0);
+	jsonw_ms(&j, 1999999);
+	jsonw_array_end(&j);
 	buf_append_byte(&b, 0);
 	assert_string_equal((char *)b.data,
 	                    "[-9223372036854775808,0,18446744073709551615,0.000,2.000]");
@@ -103,11 +103,11 @@ static void utf8_knows_the_bad_forms(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(buf_refuses_past_its_cap_and_keeps_the_error),
-	        cmocka_unit_test(json_escapes_and_repairs_text),
-	        cmocka_unit_test(times_are_those_of_the_c_library),
-	        cmocka_unit_test(numbers_are_written_whole),
-	        cmocka_unit_test(utf8_knows_the_bad_forms),
+		cmocka_unit_test(buf_refuses_past_its_cap_and_keeps_the_error),
+		cmocka_unit_test(json_escapes_and_repairs_text),
+		cmocka_unit_test(times_are_those_of_the_c_library),
+		cmocka_unit_test(numbers_are_written_whole),
+		cmocka_unit_test(utf8_knows_the_bad_forms),
 	};
 
 	return cmocka_run_group_tests_name("base", tests, NULL, NULL);

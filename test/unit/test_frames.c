@@ -130,10 +130,10 @@ static void an_abandoned_frame_is_skipped_to_its_end(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(every_way_to_cut_the_stream_gives_the_same_frames),
-	        cmocka_unit_test(a_prefix_beyond_every_limit_loses_the_stream),
-	        cmocka_unit_test(what_is_kept_grows_with_what_came_not_with_what_was_claimed),
-	        cmocka_unit_test(an_abandoned_frame_is_skipped_to_its_end),
+		cmocka_unit_test(every_way_to_cut_the_stream_gives_the_same_frames),
+		cmocka_unit_test(a_prefix_beyond_every_limit_loses_the_stream),
+		cmocka_unit_test(what_is_kept_grows_with_what_came_not_with_what_was_claimed),
+		cmocka_unit_test(an_abandoned_frame_is_skipped_to_its_end),
 	};
 
 	return cmocka_run_group_tests_name("frames", tests, NULL, NULL);

@@ -90,7 +90,7 @@ static const char *json_of(struct fixture *f, bool content, uint64_t now_ns)
 	struct json j;
 
 	buf_clear(&f->text);
-	json_init(&j, &f->text);
+	jsonw_init(&j, &f->text);
 	span_json(&j, record(f), content, now_ns);
 	buf_append_byte(&f->text, 0);
 	assert_int_equal(buf_error(&f->text), 0);
@@ -108,7 +108,7 @@ static const char *value_json(struct fixture *f, const struct buf *any)
 	struct json j;
 
 	buf_clear(&f->text);
-	json_init(&j, &f->text);
+	jsonw_init(&j, &f->text);
 	any_value_json(&j, str_in(any));
 	buf_append_byte(&f->text, 0);
 	return (const char *)f->text.data;
@@ -180,7 +180,7 @@ static void a_span_cut_anywhere_is_no_fault_of_ours(void **state)
 		(void)resource_service_name(rec.resource);
 		buf_clear(&f->text);
 		struct json j;
-		json_init(&j, &f->text);
+		jsonw_init(&j, &f->text);
 		span_json(&j, &rec, true, 0);
 		assert_int_equal(f->text.data[0], '{');
 		assert_int_equal(f->text.data[f->text.len - 1], '}');
