@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <libgen.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -13,8 +14,23 @@
 
 enum { BACKLOG = 512 };
 
-static int make_dir(const char *socket_path)
+static int find_group(const char *name, gid_t *ret)
 {
+	const struct group *g = name ? getgrnam(name) : NULL;
+
+	*ret = g ? g->gr_gid : (gid_t)-1;
+	return name && !g ? -ESRCH : 0;
+}
+
+/* Whoever may use the socket may pass through its directory; nobody else. */
+static mode_t dir_mode(unsigned socket_mode, bool has_group)
+{
+	return 0700 | (has_group && (socket_mode & 060) ? 0050 : 0) | (socket_mode & 06 ? 0055 : 0);
+}
+
+static int make_dir(const char *socket_path, unsigned mode, gid_t group)
+{
+	mode_t wanted = dir_mode(mode, group != (gid_t)-1);
 	char copy[108];
 	struct stat st;
 
@@ -26,7 +42,9 @@ static int make_dir(const char *socket_path)
 		return -errno;
 	if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 022))
 		return -EPERM;
-	return 0;
+	if (group != (gid_t)-1 && chown(dir, (uid_t)-1, group) < 0)
+		return -errno;
+	return (st.st_mode & 0777) == wanted || chmod(dir, wanted) == 0 ? 0 : -errno;
 }
 
 static void set_address(struct sockaddr_un *ret, const char *path)
@@ -56,17 +74,7 @@ static int probe(const char *path)
 	return rc == 0 || error == EAGAIN ? ERR_BUSY : 0;
 }
 
-static int set_group(const char *path, const char *group)
-{
-	if (!group)
-		return 0;
-	const struct group *g = getgrnam(group);
-	if (!g)
-		return -ESRCH;
-	return chown(path, (uid_t)-1, g->gr_gid) < 0 ? -errno : 0;
-}
-
-static int bind_and_listen(struct door *d, unsigned mode, const char *group)
+static int bind_and_listen(struct door *d, unsigned mode, gid_t group)
 {
 	struct sockaddr_un address;
 	struct stat st;
@@ -78,7 +86,8 @@ static int bind_and_listen(struct door *d, unsigned mode, const char *group)
 	umask(before);
 	if (rc < 0)
 		return rc;
-	rc = set_group(d->temporary, group);
+	if (group != (gid_t)-1 && chown(d->temporary, (uid_t)-1, group) < 0)
+		rc = -errno;
 	if (rc == 0 && chmod(d->temporary, mode) < 0)
 		rc = -errno;
 	if (rc == 0 && listen(d->fd, BACKLOG) < 0)
@@ -109,7 +118,10 @@ int door_bind(struct door *d, const char *path, unsigned mode, const char *group
 		return -ENAMETOOLONG;
 	snprintf(d->path, sizeof(d->path), "%s", path);
 	temporary_name(d);
-	int rc = private_dir ? make_dir(path) : 0;
+	gid_t gid;
+	int rc = find_group(group, &gid);
+	if (rc == 0 && private_dir)
+		rc = make_dir(path, mode, gid);
 	if (rc == 0)
 		rc = probe(path);
 	if (rc < 0)
@@ -117,7 +129,7 @@ int door_bind(struct door *d, const char *path, unsigned mode, const char *group
 	d->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (d->fd < 0)
 		return -errno;
-	rc = bind_and_listen(d, mode, group);
+	rc = bind_and_listen(d, mode, gid);
 	if (rc < 0) {
 		close(d->fd);
 		d->fd = -1;

@@ -15,7 +15,8 @@ struct door {
 
 /** Listens under a temporary name beside path. ERR_BUSY: a live daemon answers at path. -ENOTSOCK:
  * something else stands there. -ENAMETOOLONG. group NULL: none; private_dir: make the directory,
- * 0700, and refuse one that is not ours. */
+ * open to those who may use the socket alone, and refuse one that is not ours. -ESRCH: no such
+ * group. */
 MUST_CHECK int door_bind(struct door *d, const char *path, unsigned mode, const char *group,
                          int private_dir);
 
