@@ -79,13 +79,11 @@
 	X(BAD_RUN_ID, "bad_run_id")                                                                \
 	X(BAD_TIME, "bad_time")                                                                    \
 	X(BAD_VERSION, "bad_version")                                                              \
-	X(MISSING_FIELD, "missing_field")                                                          \
 	X(DUPLICATE_START, "duplicate_start")                                                      \
 	X(DUPLICATE_END, "duplicate_end")                                                          \
 	X(TIMEOUT, "timeout")                                                                      \
 	X(TRUNCATED, "truncated")                                                                  \
-	X(NO_MEMORY, "no_memory")                                                                  \
-	X(STORE_UNAVAILABLE, "store_unavailable")
+	X(NO_MEMORY, "no_memory")
 
 enum refusal {
 	REFUSAL_NONE,

@@ -76,13 +76,11 @@ static void tell(struct conn *c, enum refusal why)
 		[REFUSED_BAD_RUN_ID] = "a run id is 16 bytes, not all zero, or a text",
 		[REFUSED_BAD_TIME] = "a time is from 0 to 2^63-1",
 		[REFUSED_BAD_VERSION] = "this collector speaks version 1",
-		[REFUSED_MISSING_FIELD] = "a field is missing",
 		[REFUSED_DUPLICATE_START] = "the run has started already",
 		[REFUSED_DUPLICATE_END] = "the run has ended already",
 		[REFUSED_TIMEOUT] = "the frame was not complete in time",
 		[REFUSED_TRUNCATED] = "the connection ended inside a frame",
 		[REFUSED_NO_MEMORY] = "no memory is left for it",
-		[REFUSED_STORE_UNAVAILABLE] = "the store can't take it now",
 	};
 	uint64_t bit = 1ull << why;
 
