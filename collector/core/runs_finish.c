@@ -284,15 +284,19 @@ void finish_held(struct runs *r, struct table_request *q, struct moment now)
 void runs_close_source(struct runs *r, struct source *s, const struct closing *why,
                        struct moment now)
 {
-	struct list_node *node = s->members.prev, *prev;
+	struct list_node todo; // finishing one may finish others: each is taken from here
 	atomic_uint_fast64_t *counter = why->status == STATUS_CANCELLED
 	                                        ? &r->o.stats->runs_cancelled
 	                                        : &r->o.stats->runs_lost;
 
-	s->runs++;                                 // held until we are through
-	for (; node != &s->members; node = prev) { // the newest first: children before parents
-		prev = node->prev;
+	list_init(&todo);
+	list_move_all(&todo, &s->members);
+	s->runs++; // held until we are through
+	while (!list_is_empty(&todo)) {
+		struct list_node *node = todo.prev; // the newest first: children before parents
 		struct run *run = container_of(node, struct run, in_source);
+		list_remove(node);
+		list_append(s->members.next, node); // back to its place
 		if (run->state == RUN_EARLY_END) {
 			finish_unmatched(r, run, now);
 		} else if (run->state == RUN_OPEN) {

@@ -114,6 +114,27 @@ def test_an_end_whose_start_never_came_is_a_marked_span(daemon):
     assert metrics("llm_tokens_total", token_type="prompt_tokens") == 7
 
 
+@pytest.mark.parametrize("how", ["bye", "lost"])
+def test_an_end_alone_whose_children_wait_for_it_is_no_trouble(daemon, how):
+    """As when a client had to drop its root's start: the one end sets all of them free."""
+    running = daemon()
+    root = uuid.uuid4().bytes
+    agent = running.agent()
+    children = [agent.start(kind="tool", name=f"t{n}", parent=root) for n in range(5)]
+    for child in children:
+        agent.end(child)
+    agent.end(root)
+    agent.flush()
+    assert running.spans() == []
+    agent.bye() if how == "bye" else agent.close()
+    eventually(lambda: len(running.spans()) == 6, what="all of them")
+    assert len({s["span_id"] for s in running.spans()}) == 6
+    assert {s["trace_id"] for s in running.spans()} == {root.hex()}
+    metrics = assert_ledger(running)
+    assert metrics("sidelight_ends_unmatched_total") == 1
+    assert metrics("sidelight_open_runs") == 0
+
+
 def test_what_is_flushed_survives_a_kill(daemon):
     running = daemon()
     with running.agent() as agent:
