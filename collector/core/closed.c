@@ -97,7 +97,9 @@ void closed_add(struct closed *c, const uint8_t span_id[8], const uint8_t trace_
 	uint32_t place = find(c, span_id);
 
 	if (c->index[place].at != EMPTY) { // its id is used again
-		c->ring[c->index[place].at - 1].when_ns = now_ns;
+		struct closed_run *again = &c->ring[c->index[place].at - 1];
+		memcpy(again->trace_id, trace_id, sizeof(again->trace_id));
+		again->when_ns = now_ns;
 		return;
 	}
 	if (c->count == CAP_CLOSED_RUNS) {

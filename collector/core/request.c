@@ -282,7 +282,7 @@ static int add_tool(struct request *q, const struct account *a)
 	jsonw_key(&j, "error");
 	error_json(&j, a->error_type, a->error_message);
 	jsonw_object_end(&j);
-	buf_append(&q->tool_names, name.p, name.len);
+	buf_append(&q->tool_names, name.p, strnlen(name.p, name.len)); // a NUL would part it in two
 	buf_append_byte(&q->tool_names, 0);
 	int rc = buf_error(&q->tools) ? buf_error(&q->tools) : buf_error(&q->tool_names);
 	if (buf_error(&q->tools)) {

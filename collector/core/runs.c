@@ -118,25 +118,34 @@ void source_attach(struct source *s, struct run *run)
 	list_append(&s->members, &run->in_source);
 }
 
+static void release_source(struct source *s)
+{
+	if (--s->runs == 0 && !s->connected)
+		free_source(s);
+}
+
 void source_detach(struct runs *r, struct run *run)
 {
 	struct source *s = run->source;
 
 	list_remove(&run->in_source);
 	run->source = NULL;
-	if (--s->runs == 0 && !s->connected)
-		free_source(s);
+	release_source(s);
 }
 
 void runs_each_orphaned(struct runs *r, source_fn *fn, void *ctx)
 {
 	struct list_node *node = r->sources.next, *next;
 
-	for (; node != &r->sources; node = next) {
-		next = node->next;
+	// All are held meanwhile: what fn does to one may end the last run of another.
+	for (; node != &r->sources; node = node->next)
+		container_of(node, struct source, in_table)->runs++;
+	for (node = r->sources.next; node != &r->sources; node = next) {
 		struct source *s = container_of(node, struct source, in_table);
 		if (!s->connected)
 			fn(ctx, s);
+		next = node->next;
+		release_source(s);
 	}
 }
 
@@ -174,15 +183,24 @@ void request_attach(struct table_request *q, struct run *run)
 	list_append(&q->members, &run->in_request);
 }
 
+/* The parent, or, where that has ended, the root of them all. */
+static struct run *nearest_above(const struct runs *r, const struct run *run)
+{
+	struct run *parent = table_find(r, &run->parent);
+
+	return parent && parent->request ? parent : table_find(r, &run->request->root);
+}
+
 /* The runs above an LLM run don't count what they repeat of its usage. */
 void mark_ancestors(struct runs *r, const struct run *run)
 {
 	for (int i = 0; i < ANCESTORS_MAX && (run->flags & RUN_HAS_PARENT); i++) {
-		struct run *parent = table_find(r, &run->parent);
-		if (!parent || (parent->flags & RUN_LLM_BELOW))
+		struct run *above = nearest_above(r, run);
+		if (!above || above == run || (above->flags & RUN_LLM_BELOW))
 			return;
-		parent->flags |= RUN_LLM_BELOW;
-		run = parent;
+		above->flags |= RUN_LLM_BELOW;
+		keep_renew(r, above);
+		run = above;
 	}
 }
 
@@ -249,6 +267,9 @@ static void join_request(struct runs *r, struct table_request *q, struct table_r
 		late->open--;
 		run->flags &= (uint8_t)~RUN_IS_ROOT; // its sums are empty still: what ended is held
 		request_attach(q, run);
+		keep_renew(r, run);
+		if (run->kind == KIND_LLM || (run->flags & RUN_LLM_BELOW))
+			mark_ancestors(r, run);
 	}
 	request_release(r, late);
 	if (!q->waits_for_parent)
@@ -483,10 +504,14 @@ void finish_unmatched(struct runs *r, struct run *early, struct moment now)
 	};
 
 	stat_add(&r->o.stats->ends_unmatched, 1);
-	early->source->runs++; // it must outlive the moment between the two
 	struct source *s = early->source;
-	open_ended(r, s, &start, early, now);
-	s->runs--;
+	s->runs++; // it must outlive the moment between the two
+	if (open_ended(r, s, &start, early, now) != REFUSAL_NONE) {
+		stat_add(&r->o.stats->spans_dropped, 1);
+		if (table_find(r, &start.run) == early)
+			remove_run(r, early);
+	}
+	release_source(s);
 }
 
 enum refusal runs_end(struct runs *r, struct source *s, const struct event *ev, struct str body,
@@ -524,7 +549,9 @@ void runs_point(struct runs *r, const struct event *ev, struct moment now)
 	}
 	buf_clear(&r->base);
 	buf_append(&r->base, bytes.base.p, bytes.base.len);
-	encode_point(&r->encoder, ev, (enum run_kind)run->kind,
+	bool first = str_is(ev->name, "first_token");
+	bool again = first && (run->flags & RUN_FIRST_TOKEN);
+	encode_point(&r->encoder, ev, again ? KIND_OTHER : (enum run_kind)run->kind,
 	             run_duration(run, ev->unix_ns, ev->mono_ns), &r->base);
 	bytes.base = (struct str){(char *)r->base.data, r->base.len};
 	if (buf_error(&r->base) || keep_put(r, run, &bytes) < 0) {
@@ -532,6 +559,7 @@ void runs_point(struct runs *r, const struct event *ev, struct moment now)
 		return;
 	}
 	run->points++;
+	run->flags |= first ? RUN_FIRST_TOKEN : 0;
 	runs_report_cuts(r);
 }
 

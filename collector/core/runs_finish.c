@@ -4,9 +4,6 @@
 #include "core/runs_private.h"
 #include "core/value.h"
 
-/* Where a span's trace id stands: behind a tag and a length of one byte each. */
-enum { TRACE_ID_AT = 2 };
-
 uint64_t run_duration(const struct run *run, uint64_t unix_ns, uint64_t mono_ns)
 {
 	// The monotonic clock, unless one side lacks it or the machine was started anew.
@@ -34,12 +31,15 @@ static bool means_cancelled(struct str type)
 
 static struct span_record record_of(const struct run *run, struct str base, struct str content)
 {
+	unsigned root = run->flags & RUN_IS_ROOT ? RECORD_ROOT : 0;
+	unsigned totals = run->flags & RUN_TOTALS ? RECORD_TOTALS : 0;
+
 	return (struct span_record){
 		.head = {.base_len = (uint32_t)base.len,
 	                 .content_len = (uint32_t)content.len,
 	                 .kind = run->kind,
 	                 .status = run->status,
-	                 .flags = run->flags & RUN_IS_ROOT ? RECORD_ROOT : 0},
+	                 .flags = (uint8_t)(root | totals)},
 		.base = base,
 		.content = content,
 		.resource = {(char *)run->source->resource.data, run->source->resource.len},
@@ -61,6 +61,8 @@ static void account_for(struct account *a, const struct run *run, const struct r
 	if (run->kind == KIND_TOOL)
 		account_scan(a, b->content);
 	account_total(a);
+	if (run->flags & RUN_TOTALS)
+		usage_init(&a->usage);
 }
 
 static void set_root(struct runs *r, struct run *run, const struct run_bytes *b,
@@ -168,13 +170,33 @@ static struct str response_text(struct runs *r, const struct event *end)
 	return (struct str){text.p, text.p ? utf8_cut(text.p, text.len, r->o.max_value) : 0};
 }
 
+/* What an end says was used, unless runs below say the same; then those above don't say it again.
+ */
+static void own_usage(struct runs *r, struct run *run, const struct event *end, struct usage *ret)
+{
+	bool is_leaf = run->kind == KIND_LLM || run->kind == KIND_EMBEDDING;
+
+	usage_init(ret);
+	if (end && (is_leaf || !(run->flags & RUN_LLM_BELOW)))
+		usage_read(ret, end->usage);
+	if (!is_leaf && usage_is_known(ret)) {
+		run->flags |= RUN_LLM_BELOW;
+		mark_ancestors(r, run);
+	}
+}
+
 /* Joins a run's start and end in r->base and r->content. */
 static int complete(struct runs *r, struct run *run, const struct event *end,
                     const struct ending *ending, struct run_bytes *b)
 {
-	bool is_leaf = run->kind == KIND_LLM || run->kind == KIND_EMBEDDING;
+	const struct usage *totals = NULL;
 	struct usage usage;
 
+	own_usage(r, run, end, &usage);
+	if (run->flags & RUN_IS_ROOT)
+		totals = &run->request->sums.usage;
+	if (totals && (r->o.convention & CONVENTION_SEAMS) && !usage_is_known(&usage))
+		run->flags |= RUN_TOTALS;
 	int rc = keep_get(r, run, b);
 	if (rc < 0)
 		return rc;
@@ -182,13 +204,7 @@ static int complete(struct runs *r, struct run *run, const struct event *end,
 	buf_clear(&r->content);
 	buf_append(&r->base, b->base.p, b->base.len);
 	buf_append(&r->content, b->content.p, b->content.len);
-	usage_init(&usage);
-	if (end && (is_leaf || !(run->flags & RUN_LLM_BELOW)))
-		usage_read(&usage, end->usage);
-	if (!is_leaf && usage_is_known(&usage))
-		mark_ancestors(r, run);
-	encode_end(&r->encoder, (enum run_kind)run->kind, end, ending, &usage,
-	           run->flags & RUN_IS_ROOT ? &run->request->sums.usage : NULL, &r->base,
+	encode_end(&r->encoder, (enum run_kind)run->kind, end, ending, &usage, totals, &r->base,
 	           &r->content);
 	b->base = (struct str){(char *)r->base.data, r->base.len};
 	b->content = (struct str){(char *)r->content.data, r->content.len};

@@ -173,6 +173,16 @@ void keep_drop(struct runs *r, struct run *run)
 	run->stored = false;
 }
 
+void keep_renew(struct runs *r, struct run *run)
+{
+	struct run_bytes b;
+
+	if (!run->stored || (run->place == PLACE_ARENA && run->arena == r->filling))
+		return;
+	if (keep_get(r, run, &b) < 0 || keep_put(r, run, &b) < 0)
+		stat_add(&r->o.stats->events_dropped, 1);
+}
+
 size_t runs_bytes(const struct runs *r)
 {
 	return r->arena[r->filling].len;
@@ -408,12 +418,26 @@ static int join_restored(struct runs *r, struct run *run, const uint8_t trace_id
 	if (!q)
 		return -ENOMEM;
 	request_attach(q, run);
-	if (state->waits_for_parent && !q->waits_for_parent) {
+	if (state->waits_for_parent && (run->flags & RUN_IS_ROOT)) {
 		request_await(r, q, &run->parent);
 		q->due_ns = now.mono_ns + PARENT_WAIT_NS;
 		list_append(&r->orphans, &q->in_due);
 	}
 	return 0;
+}
+
+/* Whether a stored run can end some day. */
+static bool is_sound(const struct run_state_record *state, const struct run_bytes *b)
+{
+	struct pb_cursor c = pb_cursor_of(b->base);
+	struct pb_field f;
+
+	if (state->state == RUN_EARLY_END)
+		return true;
+	// A span begins with its trace id, which is written over when another one is found.
+	return (state->state == RUN_OPEN || state->state == RUN_HELD) && pb_next(&c, &f) == 1 &&
+	       f.number == 1 && f.wire == PB_BYTES && f.bytes.len == 16 &&
+	       f.bytes.p == b->base.p + TRACE_ID_AT;
 }
 
 int runs_restore(struct runs *r, const struct run_id *id, struct str value, struct moment now)
@@ -428,6 +452,8 @@ int runs_restore(struct runs *r, const struct run_id *id, struct str value, stru
 		return rc;
 	if (state.state == RUN_ROOT_DONE)
 		return restore_root(r, &head, &state, &b, now);
+	if (!is_sound(&state, &b))
+		return ERR_CORRUPT;
 	if (table_find(r, id))
 		return -EEXIST;
 	struct source *s = find_source(r, &state, resource);
@@ -453,6 +479,10 @@ int runs_restore(struct runs *r, const struct run_id *id, struct str value, stru
 		return 0;
 	}
 	rc = join_restored(r, run, head.trace_id, &state, now);
+	if (rc < 0) {
+		source_detach(r, run);
+		table_remove(r, run);
+	}
 	runs_report_cuts(r);
 	return rc;
 }
@@ -494,6 +524,8 @@ void runs_refold(struct runs *r, const struct span_record *rec)
 	if (a.kind == KIND_TOOL)
 		account_scan(&a, rec->content);
 	account_total(&a);
+	if (rec->head.flags & RECORD_TOTALS)
+		usage_init(&a.usage);
 	request_add(&q->sums, &a);
 }
 

@@ -20,8 +20,10 @@ enum run_state {
 enum run_flags {
 	RUN_HAS_PARENT = 1,
 	RUN_IS_ROOT = 2,   // of its request
-	RUN_LLM_BELOW = 4, // an LLM run below reports the usage
+	RUN_LLM_BELOW = 4, // its usage is reported by a run below, or was by itself
 	RUN_REMOTE_PARENT = 8,
+	RUN_TOTALS = 16, // it shows the tokens of the runs below as its own
+	RUN_FIRST_TOKEN = 32,
 };
 
 /* Where a run's bytes are: base, content, message, response, one after another. */
@@ -60,6 +62,9 @@ struct table_request {
 	struct table_request *next_by_trace, *next_awaiting; // buckets
 	struct table_request *next_free;
 };
+
+/* Where a span's trace id stands: behind a tag and a length of one byte each. */
+enum { TRACE_ID_AT = 2 };
 
 enum { TRACE_BUCKETS = 4096, AWAIT_BUCKETS = 1024, ARENAS = 2 };
 
@@ -125,6 +130,8 @@ int keep_get(struct runs *r, const struct run *run, struct run_bytes *ret);
 int keep_put(struct runs *r, struct run *run, const struct run_bytes *b);
 /** Forgets a run's bytes, in memory and in the store. */
 void keep_drop(struct runs *r, struct run *run);
+/** What is known of a run has changed: a copy of it in the store is to be written again. */
+void keep_renew(struct runs *r, struct run *run);
 /** Stores what an open request knows of its root that has ended. */
 int keep_root(struct runs *r, struct table_request *q);
 

@@ -27,7 +27,8 @@ struct record_head {
 _Static_assert(sizeof(struct record_head) == 16, "a record's head is 16 bytes on disk");
 
 enum {
-	RECORD_ROOT = 1, // a root run: it has, or will have, an observation
+	RECORD_ROOT = 1,   // a root run: it has, or will have, an observation
+	RECORD_TOTALS = 2, // its tokens are those of the runs below, shown again
 };
 
 /* The stored value of a run that is open: this head, base, content, resource, state. base is a
