@@ -4,7 +4,8 @@
     test/bench/run.py [--build DIR] [--events N] [--json] [ROW ...]
 
 Without --build, a release build is made in build-bench. Rows: load-1, load-8, rate, idle, mallocs,
-latency, stored; all of them without a name. docs/performance.md says what each one measures.
+latency, stored, peer (with OTELCOL set to the binary of an OpenTelemetry Collector); all of them
+without a name. docs/performance.md says what each one measures.
 Needs the standard library only.
 """
 
@@ -15,6 +16,7 @@ import json
 import os
 import platform
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -214,9 +216,7 @@ def frame(message: list) -> bytes:
     return struct.pack(">I", len(body)) + body
 
 
-def row_latency(bench: Bench, samples: int = 100) -> None:
-    import socket
-
+def row_latency(bench: Bench, samples: int = 40) -> None:
     took = []
     with Folder() as folder:
         daemon = Daemon(bench.build, folder)
@@ -225,7 +225,7 @@ def row_latency(bench: Bench, samples: int = 100) -> None:
             agent.connect(str(daemon.socket))
             for _ in range(samples):
                 took.append(see_one(daemon, agent))
-                time.sleep(0.05)
+                time.sleep(0.5)  # at rest again
         finally:
             agent.close()
             daemon.stop()
@@ -297,6 +297,75 @@ def restart(bench: Bench, folder: Path) -> float:
     return daemon.start_s * 1e3
 
 
+# --- a peer -----------------------------------------------------------------------------------------
+
+PEER_CONFIG = """\
+receivers: {otlp: {protocols: {http: {endpoint: "127.0.0.1:%d"}}}}
+exporters:
+  otlphttp:
+    endpoint: "http://127.0.0.1:%d"
+    compression: none
+    sending_queue: {batch: {flush_timeout: 200ms, min_size: 512, max_size: 8192}}
+service:
+  telemetry: {metrics: {level: none}, logs: {level: error}}
+  pipelines: {traces: {receivers: [otlp], exporters: [otlphttp]}}
+"""
+
+
+def row_peer(bench: Bench) -> None:
+    """The OpenTelemetry Collector, batching from its memory queue: what it has taken is not durable."""
+    program = os.environ.get("OTELCOL")
+    if not program:
+        print("  peer: set OTELCOL to an OpenTelemetry Collector's binary", file=sys.stderr)
+        return
+    for batch, spans in ((1, bench.events // 10), (512, bench.events)):
+        with Folder() as folder:
+            sink = Sink(bench.programs, folder)
+            port = free_port()
+            config = folder / "otelcol.yaml"
+            config.write_text(PEER_CONFIG % (port, sink.port))
+            log = open(folder / "log", "w", encoding="utf-8")
+            peer = Process([program, "--config", f"file:{config}"], stdout=log, stderr=log)
+            try:
+                measure_peer(bench, peer, sink, port, batch, spans)
+            except TimeoutError as error:
+                raise RuntimeError(f"{error}:\n{Path(log.name).read_text()}") from None
+            finally:
+                peer.stop()
+                sink.stop()
+                log.close()
+
+
+def measure_peer(bench: Bench, peer: Process, sink: Sink, port: int, batch: int, spans: int) -> None:
+    wait_until(lambda: answers(port), "the peer's port", 30, 0.05)
+    cpu = peer.cpu()
+    argv = [bench.programs / "otlp_load", port, "--spans", spans, "--batch", batch]
+    with Peak(peer) as peak:
+        out = subprocess.run([str(a) for a in argv], stdout=subprocess.PIPE, text=True, check=True,
+                             timeout=300).stdout
+        sent = parse(out)
+        last = settle(sink, int(sent["spans"]))
+    cpu = (peer.cpu() - cpu) / (sent["spans"] / 1e6)
+    of = "a span a request" if batch == 1 else f"{batch} spans a request"
+    lost = int(sent["spans"]) - sink.spans()
+    bench.add(f"OpenTelemetry Collector, {of}", "",
+              f"{cpu:.1f} CPU s per million spans, "
+              f"{sink.spans() / (last - sent['start_ns'] / 1e9):,.0f} spans/s delivered, "
+              f"{peak.anon / MIB:.0f} MiB anonymous" + (f", {lost:,} lost" if lost else ""),
+              value=cpu)
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", port)) == 0
+
+
 # --- the table ------------------------------------------------------------------------------------
 
 ROWS = {
@@ -307,6 +376,7 @@ ROWS = {
     "mallocs": row_mallocs,
     "latency": row_latency,
     "stored": row_stored,
+    "peer": row_peer,
 }
 
 
@@ -314,8 +384,11 @@ def make_build(build: Path) -> None:
     if not (build / "build.ninja").exists():
         subprocess.run(["meson", "setup", build, ROOT, "-Dbuildtype=release"], check=True,
                        stdout=subprocess.DEVNULL)
-    subprocess.run(["ninja", "-C", build, "collector/sidelightd", "tools/sidelight", "bench"],
-                   check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run(
+        ["ninja", "-C", build, "collector/sidelightd", "tools/sidelight", "bench"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        sys.exit(done.stdout)
 
 
 def machine() -> str:
