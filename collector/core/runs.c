@@ -421,9 +421,10 @@ static enum refusal open_ended(struct runs *r, struct source *s, const struct ev
 	struct buf frame;
 
 	buf_init(&frame, r->o.max_frame);
-	if (keep_get(r, early, &bytes) == 0)
+	int read = keep_get(r, early, &bytes);
+	if (read == 0)
 		buf_append(&frame, bytes.base.p, bytes.base.len);
-	if (buf_error(&frame)) {
+	if (read < 0 || buf_error(&frame)) {
 		buf_deinit(&frame);
 		return REFUSED_NO_MEMORY;
 	}

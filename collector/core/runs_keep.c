@@ -503,6 +503,21 @@ size_t runs_trace_ids(const struct runs *r, uint8_t (*ret)[16], size_t max)
 	return count;
 }
 
+/* A trace may hold several requests, and those that are finished must not be counted again. */
+static struct table_request *request_of_span(const struct runs *r, const uint8_t trace_id[16],
+                                             const uint8_t request[3])
+{
+	struct table_request *q = request_by_trace(r, trace_id);
+	uint8_t root[8];
+
+	for (; q; q = q->next_by_trace) {
+		span_id_of(root, &q->root);
+		if (memcmp(q->trace_id, trace_id, 16) == 0 && memcmp(root, request, 3) == 0)
+			break;
+	}
+	return q;
+}
+
 void runs_refold(struct runs *r, const struct span_record *rec)
 {
 	struct account a = {
@@ -513,7 +528,7 @@ void runs_refold(struct runs *r, const struct span_record *rec)
 
 	if (span_view(&view, rec) < 0)
 		return;
-	struct table_request *q = request_by_trace(r, view.trace_id);
+	struct table_request *q = request_of_span(r, view.trace_id, rec->head.request);
 	if (!q)
 		return;
 	memcpy(a.span_id, view.span_id, sizeof(a.span_id));

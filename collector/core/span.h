@@ -18,11 +18,11 @@
 /* Before each record in a block, little-endian, 16 bytes. */
 struct record_head {
 	uint32_t base_len, content_len;
-	uint16_t resource; // index into the block's resources
-	uint8_t kind;      // enum run_kind
-	uint8_t status;    // enum run_status
-	uint8_t flags;     // RECORD_*
-	uint8_t reserved[3];
+	uint16_t resource;  // index into the block's resources
+	uint8_t kind;       // enum run_kind
+	uint8_t status;     // enum run_status
+	uint8_t flags;      // RECORD_*
+	uint8_t request[3]; // of its request: the first bytes of the root's span id
 };
 _Static_assert(sizeof(struct record_head) == 16, "a record's head is 16 bytes on disk");
 
