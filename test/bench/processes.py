@@ -1,4 +1,4 @@
-"""What the benchmark starts and measures: the daemon, the sink, the load; all ended by their pid."""
+"""What the benchmark starts and measures; everything is ended by its pid."""
 
 from __future__ import annotations
 
@@ -68,8 +68,9 @@ class Process:
         text = "".join(
             Path(f"/proc/{self.pid}/task/{tid}/status").read_text() for tid in self.threads()
         )
-        voluntary = sum(int(n) for n in re.findall(r"^voluntary_ctxt_switches:\s+(\d+)", text, re.M))
-        forced = sum(int(n) for n in re.findall(r"^nonvoluntary_ctxt_switches:\s+(\d+)", text, re.M))
+        counts = re.findall(r"^(non)?voluntary_ctxt_switches:\s+(\d+)", text, re.M)
+        voluntary = sum(int(n) for non, n in counts if not non)
+        forced = sum(int(n) for non, n in counts if non)
         return voluntary, forced
 
     def stop(self) -> None:

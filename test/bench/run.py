@@ -297,7 +297,7 @@ def restart(bench: Bench, folder: Path) -> float:
     return daemon.start_s * 1e3
 
 
-# --- a peer -----------------------------------------------------------------------------------------
+# --- a peer -------------------------------------------------------------------------------------
 
 PEER_CONFIG = """\
 receivers: {otlp: {protocols: {http: {endpoint: "127.0.0.1:%d"}}}}
@@ -313,7 +313,7 @@ service:
 
 
 def row_peer(bench: Bench) -> None:
-    """The OpenTelemetry Collector, batching from its memory queue: what it has taken is not durable."""
+    """The OpenTelemetry Collector, batching from its memory queue: nothing of it is durable."""
     program = os.environ.get("OTELCOL")
     if not program:
         print("  peer: set OTELCOL to an OpenTelemetry Collector's binary", file=sys.stderr)
@@ -336,7 +336,8 @@ def row_peer(bench: Bench) -> None:
                 log.close()
 
 
-def measure_peer(bench: Bench, peer: Process, sink: Sink, port: int, batch: int, spans: int) -> None:
+def measure_peer(bench: Bench, peer: Process, sink: Sink, port: int, batch: int,
+                 spans: int) -> None:
     wait_until(lambda: answers(port), "the peer's port", 30, 0.05)
     cpu = peer.cpu()
     argv = [bench.programs / "otlp_load", port, "--spans", spans, "--batch", batch]
