@@ -54,6 +54,7 @@ struct ingest {
 	size_t kept;      // bytes of half frames
 	bool full;        // nothing is read until the store has caught up
 	bool stopping;
+	bool given_up;         // to stop with, the store was waited for in vain
 	uint64_t started_ns; // mono
 	uint8_t buffer[READ_SIZE];
 };

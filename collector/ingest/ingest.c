@@ -256,23 +256,26 @@ static void on_wake(uv_timer_t *timer)
 	// Only to come back from uv_run().
 }
 
-/* False: the store takes nothing in time. */
-static bool wait_for_room(struct ingest *in, uint64_t until_ns)
+/* False: the store takes nothing, and is waited for no more. */
+static bool wait_for_room(struct ingest *in)
 {
+	uint64_t until_ns = clock_mono_ns() + STOP_GRACE_MS * NS_PER_MS;
+
+	if (in->given_up)
+		return false;
 	uv_timer_start(&in->rest, on_wake, 100, 100);
 	while (pipeline_is_full(in->pipeline) && clock_mono_ns() < until_ns)
 		uv_run(in->o.loop, UV_RUN_ONCE);
 	uv_timer_stop(&in->rest);
-	return !pipeline_is_full(in->pipeline);
+	in->given_up = pipeline_is_full(in->pipeline);
+	return !in->given_up;
 }
 
 static void let_go(struct ingest *in)
 {
-	uint64_t until_ns = clock_mono_ns() + STOP_GRACE_MS * NS_PER_MS;
-
 	while (!list_is_empty(&in->all)) {
 		struct conn *c = list_first(&in->all, struct conn, in_all);
-		while (!conn_drain(c) && wait_for_room(in, until_ns))
+		while (!conn_drain(c) && wait_for_room(in))
 			;
 		conn_abandon(c);
 	}

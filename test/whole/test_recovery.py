@@ -49,6 +49,7 @@ class Client(threading.Thread):
         self.held: list[tuple[int, bytes]] = []  # roots that are open, and since which connection
         self.outlived = 0  # roots ended on another connection than they began on
         self.connections = 0
+        self.agent: Agent | None = None  # the last connection, when all is said
         self.failure: BaseException | None = None
         self._pending: list[tuple[bytes, bytes | None]] = []  # frame, and what its end finishes
 
@@ -81,22 +82,25 @@ class Client(threading.Thread):
         self._pending.clear()
 
     def _serve(self) -> bool:
-        """One connection. True: all is said and acknowledged."""
+        """One connection. True: all is said and acknowledged; it is open still."""
+        agent = None
         try:
-            with Agent(self.path, service="load") as agent:
-                self.connections += 1
-                if self._pending:
-                    self._exchange(agent)
-                while not self.stop.is_set():
-                    self._make()
-                    self._finish()
-                    self._exchange(agent)
-                self._finish(all_of_them=True)
+            agent = Agent(self.path, service="load")
+            self.connections += 1
+            if self._pending:
                 self._exchange(agent)
-                agent.bye()
-                return True
+            while not self.stop.is_set():
+                self._make()
+                self._finish()
+                self._exchange(agent)
+            self._finish(all_of_them=True)
+            self._exchange(agent)
         except OSError:
+            if agent:
+                agent.close()
             return False
+        self.agent = agent
+        return True
 
     def run(self) -> None:
         try:
@@ -104,6 +108,18 @@ class Client(threading.Thread):
                 time.sleep(0.001)
         except BaseException as error:
             self.failure = error
+
+
+def finish(clients) -> None:
+    """They come to an end. A collector that starts anew gives all open runs of a process to its first
+    connection, so none of them says bye before all are done."""
+    for client in clients:
+        client.stop.set()
+    for client in clients:
+        client.join(60)
+        assert not client.is_alive() and client.failure is None, client.failure
+    for client in clients:
+        client.agent.bye()
 
 
 def assert_all_there(running, clients) -> None:
@@ -138,11 +154,7 @@ def test_fifty_kills_in_mid_load_lose_nothing_and_double_nothing(daemon, tmp_pat
         time.sleep(random.uniform(0, 0.12))  # the random moment
         running.kill()
     running = daemon()
-    for client in clients:
-        client.stop.set()
-    for client in clients:
-        client.join(60)
-        assert not client.is_alive() and client.failure is None, client.failure
+    finish(clients)
     assert_all_there(running, clients)
     assert_ledger(running)
     outlived = sum(c.outlived for c in clients)
@@ -164,8 +176,7 @@ def test_the_dump_of_a_stopped_store_agrees(daemon, tmp_path):
     eventually(lambda: len(client.acknowledged) > 200, what="some load")
     running.kill()
     running = daemon()
-    client.stop.set()
-    client.join(30)
+    finish([client])
     assert_all_there(running, [client])
     ids = sorted(s["span_id"] for s in running.spans())
     assert running.stop() == 0
@@ -299,11 +310,7 @@ def test_sigterm_under_load_is_quick_and_open_runs_go_on(daemon, tmp_path):
         assert running.stop() == 0
         assert time.monotonic() - began < 5
         running = daemon()
-    for client in clients:
-        client.stop.set()
-    for client in clients:
-        client.join(60)
-        assert not client.is_alive() and client.failure is None, client.failure
+    finish(clients)
     assert sum(c.outlived for c in clients) > 0
     assert_all_there(running, clients)
     assert_ledger(running)
