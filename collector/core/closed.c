@@ -92,13 +92,14 @@ static void forget_oldest(struct closed *c)
 }
 
 void closed_add(struct closed *c, const uint8_t span_id[8], const uint8_t trace_id[16],
-                uint64_t now_ns)
+                const uint8_t request[3], uint64_t now_ns)
 {
 	uint32_t place = find(c, span_id);
 
 	if (c->index[place].at != EMPTY) { // its id is used again
 		struct closed_run *again = &c->ring[c->index[place].at - 1];
 		memcpy(again->trace_id, trace_id, sizeof(again->trace_id));
+		memcpy(again->request, request, sizeof(again->request));
 		again->when_ns = now_ns;
 		return;
 	}
@@ -110,6 +111,7 @@ void closed_add(struct closed *c, const uint8_t span_id[8], const uint8_t trace_
 	struct closed_run *run = &c->ring[at];
 	memcpy(run->span_id, span_id, sizeof(run->span_id));
 	memcpy(run->trace_id, trace_id, sizeof(run->trace_id));
+	memcpy(run->request, request, sizeof(run->request));
 	run->when_ns = now_ns;
 	c->index[place] = (struct place){tag_of(span_id), at + 1};
 }

@@ -15,7 +15,8 @@
 struct closed_run {
 	uint8_t span_id[8]; // the run's id, hashed: unique enough for a minute
 	uint8_t trace_id[16];
-	uint64_t when_ns; // mono
+	uint8_t request[3]; // as in struct record_head
+	uint64_t when_ns;   // mono
 };
 
 struct closed;
@@ -25,7 +26,7 @@ struct closed *closed_new(void);
 void closed_free(struct closed *c);
 
 void closed_add(struct closed *c, const uint8_t span_id[8], const uint8_t trace_id[16],
-                uint64_t now_ns);
+                const uint8_t request[3], uint64_t now_ns);
 
 /** NULL if it is not remembered. Borrowed until the next closed_add(). */
 const struct closed_run *closed_get(const struct closed *c, const uint8_t span_id[8],

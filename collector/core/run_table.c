@@ -158,14 +158,18 @@ static struct table_request *take_free_request(struct runs *r)
 	return q;
 }
 
-struct table_request *request_new(struct runs *r, const uint8_t trace_id[16])
+struct table_request *request_new(struct runs *r, const uint8_t trace_id[16],
+                                  const struct run_id *root)
 {
 	struct table_request *q = take_free_request(r);
+	uint8_t root_span[8];
 
 	if (!q)
 		return NULL;
 	struct request sums = q->sums; // its buffers' room is used again
-	*q = (struct table_request){.sums = sums};
+	*q = (struct table_request){.sums = sums, .root = *root};
+	span_id_of(root_span, root);
+	memcpy(q->tag, root_span, sizeof(q->tag));
 	list_init(&q->members);
 	memcpy(q->trace_id, trace_id, sizeof(q->trace_id));
 	struct table_request **bucket = trace_bucket(r, trace_id);
@@ -202,13 +206,15 @@ struct table_request *request_by_trace(const struct runs *r, const uint8_t trace
 	return q;
 }
 
-void request_set_trace(struct runs *r, struct table_request *q, const uint8_t trace_id[16])
+struct table_request *request_find(const struct runs *r, const uint8_t trace_id[16],
+                                   const uint8_t tag[3])
 {
-	leave_trace(r, q);
-	memcpy(q->trace_id, trace_id, sizeof(q->trace_id));
-	struct table_request **bucket = trace_bucket(r, trace_id);
-	q->next_by_trace = *bucket;
-	*bucket = q;
+	struct table_request *q = request_by_trace(r, trace_id);
+
+	while (q && (memcmp(q->trace_id, trace_id, sizeof(q->trace_id)) != 0 ||
+	             memcmp(q->tag, tag, sizeof(q->tag)) != 0))
+		q = q->next_by_trace;
+	return q;
 }
 
 void request_await(struct runs *r, struct table_request *q, const struct run_id *parent)

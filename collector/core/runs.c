@@ -207,11 +207,10 @@ void mark_ancestors(struct runs *r, const struct run *run)
 static struct table_request *new_root_request(struct runs *r, struct run *run,
                                               const uint8_t trace_id[16])
 {
-	struct table_request *q = request_new(r, trace_id);
+	struct table_request *q = request_new(r, trace_id, &run->id);
 
 	if (!q)
 		return NULL;
-	q->root = run->id;
 	run->flags |= RUN_IS_ROOT;
 	return q;
 }
@@ -226,7 +225,7 @@ static struct table_request *request_of_child(struct runs *r, struct run *run, s
 	span_id_of(parent_span, &run->parent);
 	const struct closed_run *closed = closed_get(r->closed, parent_span, now.mono_ns);
 	if (closed) {
-		struct table_request *open = request_by_trace(r, closed->trace_id);
+		struct table_request *open = request_find(r, closed->trace_id, closed->request);
 		return open ? open : new_root_request(r, run, closed->trace_id);
 	}
 	// The parent's id is the likeliest trace id, and keeps siblings together if it never comes.

@@ -95,12 +95,11 @@ static void emit(struct runs *r, struct run *run, struct run_bytes *b, struct mo
 		.source = run->source,
 	};
 	memcpy(span.trace_id, q->trace_id, sizeof(span.trace_id));
-	span_id_of(span_id, &q->root);
-	memcpy(span.head.request, span_id, sizeof(span.head.request));
+	memcpy(span.head.request, q->tag, sizeof(span.head.request));
 	if (r->o.sink.span(r->o.sink.ctx, &span) < 0)
 		stat_add(&r->o.stats->spans_dropped, 1);
 	span_id_of(span_id, &run->id);
-	closed_add(r->closed, span_id, q->trace_id, now.mono_ns);
+	closed_add(r->closed, span_id, q->trace_id, q->tag, now.mono_ns);
 	account_for(&account, run, b, span_id);
 	if (request_add(&q->sums, &account) < 0)
 		stat_add(&r->o.stats->events_dropped, 1);

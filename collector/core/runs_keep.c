@@ -374,12 +374,7 @@ static struct table_request *find_request(struct runs *r, const uint8_t trace_id
 
 	while (q && (memcmp(q->trace_id, trace_id, 16) || memcmp(&q->root, root, sizeof(*root))))
 		q = q->next_by_trace;
-	if (!q) {
-		q = request_new(r, trace_id);
-		if (q)
-			q->root = *root;
-	}
-	return q;
+	return q ? q : request_new(r, trace_id, root);
 }
 
 static int restore_root(struct runs *r, const struct open_head *head,
@@ -503,21 +498,6 @@ size_t runs_trace_ids(const struct runs *r, uint8_t (*ret)[16], size_t max)
 	return count;
 }
 
-/* A trace may hold several requests, and those that are finished must not be counted again. */
-static struct table_request *request_of_span(const struct runs *r, const uint8_t trace_id[16],
-                                             const uint8_t request[3])
-{
-	struct table_request *q = request_by_trace(r, trace_id);
-	uint8_t root[8];
-
-	for (; q; q = q->next_by_trace) {
-		span_id_of(root, &q->root);
-		if (memcmp(q->trace_id, trace_id, 16) == 0 && memcmp(root, request, 3) == 0)
-			break;
-	}
-	return q;
-}
-
 void runs_refold(struct runs *r, const struct span_record *rec)
 {
 	struct account a = {
@@ -528,7 +508,8 @@ void runs_refold(struct runs *r, const struct span_record *rec)
 
 	if (span_view(&view, rec) < 0)
 		return;
-	struct table_request *q = request_of_span(r, view.trace_id, rec->head.request);
+	// A trace may hold several requests, and what is finished must not be counted again.
+	struct table_request *q = request_find(r, view.trace_id, rec->head.request);
 	if (!q)
 		return;
 	memcpy(a.span_id, view.span_id, sizeof(a.span_id));
@@ -552,5 +533,6 @@ void runs_remember(struct runs *r, const struct span_record *rec, struct moment 
 		return;
 	uint64_t ago = now.unix_ns > view.end_ns ? now.unix_ns - view.end_ns : 0;
 	if (ago < CLOSED_REMEMBERED_NS && ago < now.mono_ns)
-		closed_add(r->closed, view.span_id, view.trace_id, now.mono_ns - ago);
+		closed_add(r->closed, view.span_id, view.trace_id, rec->head.request,
+		           now.mono_ns - ago);
 }

@@ -51,6 +51,7 @@ struct table_request {
 	struct request sums;
 	uint8_t trace_id[16];
 	struct run_id root;
+	uint8_t tag[3];        // record_head.request
 	bool waits_for_parent; // its trace is that of `awaited`, if that comes
 	bool root_done, stored;
 	struct run_id awaited;
@@ -105,10 +106,13 @@ void table_deinit(struct runs *r);
 struct run *table_find(const struct runs *r, const struct run_id *id);
 struct run *table_insert(struct runs *r, const struct run_id *id);
 void table_remove(struct runs *r, struct run *run);
-struct table_request *request_new(struct runs *r, const uint8_t trace_id[16]);
+struct table_request *request_new(struct runs *r, const uint8_t trace_id[16],
+                                  const struct run_id *root);
 void request_release(struct runs *r, struct table_request *q);
+/** Any request of a trace; request_find() tells those of one trace apart. */
 struct table_request *request_by_trace(const struct runs *r, const uint8_t trace_id[16]);
-void request_set_trace(struct runs *r, struct table_request *q, const uint8_t trace_id[16]);
+struct table_request *request_find(const struct runs *r, const uint8_t trace_id[16],
+                                   const uint8_t tag[3]);
 void request_await(struct runs *r, struct table_request *q, const struct run_id *parent);
 void request_stop_awaiting(struct runs *r, struct table_request *q);
 struct table_request *request_awaiting(const struct runs *r, const struct run_id *parent);
