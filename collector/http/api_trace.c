@@ -20,8 +20,9 @@ struct search {
 	bool has_found, is_ambiguous;
 };
 
-static bool consider(struct search *s, const uint8_t trace_id[16])
+static bool consider(void *ctx, const uint8_t trace_id[16])
 {
+	struct search *s = ctx;
 	char hex[ID_DIGITS];
 
 	hex_write(hex, trace_id, 16);
@@ -40,26 +41,19 @@ static bool consider_running(void *ctx, const struct span_record *rec)
 	return span_view(&v, rec) != 0 || consider(ctx, v.trace_id);
 }
 
-static bool consider_finished(void *ctx, const struct observation_record *rec)
-{
-	return consider(ctx, rec->trace_id);
-}
-
 static int find_prefix(struct store *s, struct str id, uint8_t ret_id[16])
 {
 	struct search search = {.len = id.len};
+	uint8_t prefix[16];
 
-	for (size_t i = 0; i < id.len; i++) {
-		char c = id.p[i];
-		if (c >= 'A' && c <= 'F')
-			c = (char)(c - 'A' + 'a');
-		if (!(c >= '0' && c <= '9') && !(c >= 'a' && c <= 'f'))
-			return -EINVAL;
-		search.prefix[i] = c;
-	}
+	memset(search.prefix, '0', sizeof(search.prefix));
+	memcpy(search.prefix, id.p, id.len);
+	if (!hex_read(prefix, sizeof(prefix), search.prefix))
+		return -EINVAL;
+	hex_write(search.prefix, prefix, sizeof(prefix)); // in lower case
 	int err = store_open_runs(s, NULL, consider_running, &search);
 	if (err == 0 && !search.is_ambiguous)
-		err = store_observations(s, UINT64_MAX, consider_finished, &search);
+		err = store_find_prefix(s, prefix, (unsigned)id.len, consider, &search);
 	if (err)
 		return err;
 	if (search.is_ambiguous)

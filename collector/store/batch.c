@@ -15,13 +15,13 @@ static void writer_init(struct block_writer *w, enum block_type type)
 {
 	*w = (struct block_writer){.type = type};
 	buf_init(&w->bytes, PART_CAP);
-	buf_init(&w->fingerprints, PART_CAP);
+	buf_init(&w->marks, PART_CAP);
 }
 
 static void writer_deinit(struct block_writer *w)
 {
 	buf_deinit(&w->bytes);
-	buf_deinit(&w->fingerprints);
+	buf_deinit(&w->marks);
 }
 
 /* Empties b; keeps its room but for what only an uncommonly large record can have needed. */
@@ -35,7 +35,7 @@ static void buf_reset(struct buf *b)
 static void writer_clear(struct block_writer *w)
 {
 	buf_reset(&w->bytes);
-	buf_reset(&w->fingerprints);
+	buf_reset(&w->marks);
 	w->open = false;
 	w->count = 0;
 	w->blocks = 0;
@@ -152,6 +152,14 @@ static void count_record(struct block_writer *w, const struct record_parts *part
 	w->count++;
 }
 
+static void add_mark(struct block_writer *w, const uint8_t trace_id[16])
+{
+	uint32_t fingerprint = trace_fingerprint(trace_id);
+	const void *mark = w->type == BLOCK_OBSERVATIONS ? (const void *)trace_id : &fingerprint;
+
+	buf_append(&w->marks, mark, mark_bytes(w->type));
+}
+
 int batch_add_record(struct block_writer *w, struct record_parts *parts, uint64_t resource_id,
                      struct str resource)
 {
@@ -167,7 +175,7 @@ int batch_add_record(struct block_writer *w, struct record_parts *parts, uint64_
 		return -ENOSPC;
 	int rc = reserve(&w->bytes, sizeof(w->header) + with_resource + record);
 	if (rc == 0)
-		rc = reserve(&w->fingerprints, sizeof(uint32_t));
+		rc = reserve(&w->marks, mark_bytes(w->type));
 	if (rc != 0)
 		return rc;
 
@@ -184,8 +192,7 @@ int batch_add_record(struct block_writer *w, struct record_parts *parts, uint64_
 	append_slices(&w->bytes, parts->base, parts->base_count);
 	append_slices(&w->bytes, parts->content, parts->content_count);
 	count_record(w, parts);
-	uint32_t fingerprint = trace_fingerprint(parts->trace_id);
-	buf_append(&w->fingerprints, &fingerprint, sizeof(fingerprint));
+	add_mark(w, parts->trace_id);
 	return 0;
 }
 

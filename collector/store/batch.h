@@ -20,7 +20,7 @@
 /* One kind of log that is being appended to: whole blocks one after another. */
 struct block_writer {
 	struct buf bytes;
-	struct buf fingerprints;                // 4 bytes a record, in order: trace_fingerprint()
+	struct buf marks;                       // mark_bytes() a record, in order
 	size_t block;                           // offset of the block being filled
 	bool open;                              // there is one
 	struct block_header header;             // its header so far

@@ -76,6 +76,11 @@ uint32_t trace_fingerprint(const uint8_t trace_id[16])
 	return crc32c(0, trace_id, 16);
 }
 
+uint32_t mark_bytes(enum block_type type)
+{
+	return type == BLOCK_OBSERVATIONS ? sizeof(uint8_t[16]) : sizeof(uint32_t);
+}
+
 /* --- blocks --- */
 
 static const uint8_t magic[4] = {'S', 'L', 'B', '1'};

@@ -54,8 +54,12 @@ uint32_t crc32c(uint32_t crc, const void *bytes, size_t len);
 /** The same without the instruction. */
 uint32_t crc32c_by_table(uint32_t crc, const void *bytes, size_t len);
 
-/** What stands for a trace id in the directory of blocks: equal ids, equal fingerprints. */
+/** What stands for a span's trace id in the directory of blocks: equal ids, equal fingerprints. */
 uint32_t trace_fingerprint(const uint8_t trace_id[16]);
+
+/** Bytes of a record's mark, by which the directory of blocks tells whose it is: a span's is the
+ * fingerprint of its trace id, an observation's the id itself, so that it is found by a prefix. */
+uint32_t mark_bytes(enum block_type type);
 
 /** Fills in the sequence number and the checksum of a finished block. */
 void block_seal(uint8_t *block, uint64_t first_seq);

@@ -41,8 +41,8 @@ struct write {
  * over in its last page and in the trees. */
 static uint64_t pages_of_blocks(const struct store *s, const struct batch *b)
 {
-	uint64_t bytes = b->spans.bytes.len + b->spans.fingerprints.len +
-	                 b->observations.bytes.len + b->observations.fingerprints.len;
+	uint64_t bytes = b->spans.bytes.len + b->spans.marks.len + b->observations.bytes.len +
+	                 b->observations.marks.len;
 
 	if (bytes == 0)
 		return 0;
@@ -76,8 +76,8 @@ static int change_open_runs(struct write *w, const struct buf *opens)
 	return rc;
 }
 
-static int append_block(struct write *w, enum which_log which, uint8_t *block,
-                        const uint8_t *fingerprints, struct block_header *ret)
+static int append_block(struct write *w, enum which_log which, uint8_t *block, const uint8_t *marks,
+                        struct block_header *ret)
 {
 	const struct log *log = &w->s->logs[which];
 
@@ -96,27 +96,27 @@ static int append_block(struct write *w, enum which_log which, uint8_t *block,
 		.end_ns = ret->end_ns,
 		.stored_ns = w->now_ns,
 	};
-	size_t prints = ret->count * sizeof(uint32_t);
-	v = val_of(NULL, sizeof(entry) + prints);
+	size_t marks_len = (size_t)ret->count * log->mark_bytes;
+	v = val_of(NULL, sizeof(entry) + marks_len);
 	rc = mdb_put(w->txn, log->dir, &k, &v, MDB_APPEND | MDB_RESERVE);
 	if (rc != 0)
 		return rc;
 	memcpy(v.mv_data, &entry, sizeof(entry));
-	memcpy((uint8_t *)v.mv_data + sizeof(entry), fingerprints, prints);
+	memcpy((uint8_t *)v.mv_data + sizeof(entry), marks, marks_len);
 	w->next[which] += ret->count;
 	return 0;
 }
 
 static int append_blocks(struct write *w, enum which_log which, struct block_writer *from)
 {
-	const uint8_t *fingerprints = from->fingerprints.data;
+	const uint8_t *marks = from->marks.data;
 	struct block_header h;
 
 	for (size_t at = 0; at < from->bytes.len; at += h.length) {
-		int rc = append_block(w, which, from->bytes.data + at, fingerprints, &h);
+		int rc = append_block(w, which, from->bytes.data + at, marks, &h);
 		if (rc != 0)
 			return rc;
-		fingerprints += h.count * sizeof(uint32_t);
+		marks += (size_t)h.count * w->s->logs[which].mark_bytes;
 	}
 	return 0;
 }

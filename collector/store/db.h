@@ -28,10 +28,11 @@ enum which_log { SPANS, OBSERVATIONS, LOGS };
 
 struct log {
 	MDB_dbi blocks, dir;
+	uint32_t mark_bytes;              // of a record in the directory
 	atomic_uint_fast64_t first, next; // sequence numbers; equal when it is empty
 };
 
-/* A block's entry in the directory; `count` fingerprints follow, one a record, in order. */
+/* A block's entry in the directory; `count` marks follow, one a record, in order. */
 struct dir_entry {
 	uint32_t count;
 	uint32_t length;           // the block's, bytes
@@ -95,19 +96,27 @@ void reader_end(struct store *s, MDB_txn *txn);
 /* --- log_read.c --- */
 
 /** The entry's head; ERR_CORRUPT when the value is not one. */
-MUST_CHECK int dir_entry_read(struct dir_entry *ret, const MDB_val *value);
+MUST_CHECK int dir_entry_read(struct dir_entry *ret, const struct log *log, const MDB_val *value);
 
 /* A place in a log's directory. */
 struct dir_cursor {
+	const struct log *log;
 	MDB_cursor *cursor;
 	uint64_t seq;
 	struct dir_entry entry;
-	const uint8_t *fingerprints;
+	const uint8_t *marks;
 };
+
+/** Opens it, nowhere yet; close its cursor. LMDB's words are translated. */
+MUST_CHECK int dir_open(struct dir_cursor *d, const struct log *log, MDB_txn *txn);
 
 /** To the block that holds seq, else to the first one after it. -ENOENT: neither. */
 MUST_CHECK int dir_seek(struct dir_cursor *d, uint64_t seq);
 MUST_CHECK int dir_next(struct dir_cursor *d);
+
+/** To the last block that begins before seq. -ENOENT: there is none. */
+MUST_CHECK int dir_seek_before(struct dir_cursor *d, uint64_t seq);
+MUST_CHECK int dir_previous(struct dir_cursor *d);
 
 /* Which blocks, and how much of them. */
 struct range {
@@ -147,13 +156,18 @@ bool call_observation(void *ctx, const struct span_record *rec);
 
 /* --- verify.c --- */
 
+/* How much of a file is looked at. A reader follows the trees, and trusts no block before its
+ * checksum held: for it the trees are enough. A writer also goes by what the heads of the blocks'
+ * pages say, of which there are very many. */
+enum scrutiny { FOR_READING, FOR_WRITING };
+
 /** Looks at the files in dir, in a child process, since a damaged one can crash LMDB. marked: the
  * directory is known to be ours. 0, -ENOENT (none there), ERR_CORRUPT, ERR_FOREIGN, ERR_VERSION. */
-MUST_CHECK int verify(const char *dir, uint64_t map_bytes, bool marked);
+MUST_CHECK int verify(const char *dir, uint64_t map_bytes, bool marked, enum scrutiny scrutiny);
 
 /** Whether all pages of a data file are whole and used once (pages.c); what it has not come to by
  * until_ns (monotonic) is taken on trust. */
-MUST_CHECK bool pages_are_sound(int fd, uint64_t bytes, uint64_t until_ns);
+MUST_CHECK bool pages_are_sound(int fd, uint64_t bytes, enum scrutiny scrutiny, uint64_t until_ns);
 
 /** Moves the files aside, beside where they were. *ret_path is malloc'd. */
 MUST_CHECK int quarantine(const char *dir, char **ret_path);

@@ -32,6 +32,7 @@ uint64_t used_pages(const struct store *s, MDB_txn *txn)
 }
 
 struct head {
+	const struct log *log;
 	MDB_cursor *cursor; // on the log's directory
 	uint64_t seq;
 	struct dir_entry entry;
@@ -49,7 +50,7 @@ static int read_head(struct head *h)
 	if (rc != 0)
 		return rc;
 	memcpy(&h->seq, k.mv_data, sizeof(h->seq));
-	return dir_entry_read(&h->entry, &v);
+	return dir_entry_read(&h->entry, h->log, &v);
 }
 
 static int remove_head(const struct store *s, MDB_txn *txn, enum which_log which, struct head *h,
@@ -73,6 +74,7 @@ static int open_heads(const struct store *s, MDB_txn *txn, struct head heads[LOG
 {
 	memset(heads, 0, LOGS * sizeof(heads[0]));
 	for (unsigned i = 0; i < LOGS; i++) {
+		heads[i].log = &s->logs[i];
 		int rc = mdb_cursor_open(txn, s->logs[i].dir, &heads[i].cursor);
 		if (rc != 0)
 			return rc;

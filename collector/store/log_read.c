@@ -40,12 +40,12 @@ void reader_end(struct store *s, MDB_txn *txn)
 
 /* --- the directory --- */
 
-int dir_entry_read(struct dir_entry *ret, const MDB_val *value)
+int dir_entry_read(struct dir_entry *ret, const struct log *log, const MDB_val *value)
 {
 	if (value->mv_size < sizeof(*ret))
 		return ERR_CORRUPT;
 	memcpy(ret, value->mv_data, sizeof(*ret));
-	if (value->mv_size != sizeof(*ret) + ret->count * sizeof(uint32_t))
+	if (value->mv_size != sizeof(*ret) + (uint64_t)ret->count * log->mark_bytes)
 		return ERR_CORRUPT;
 	return 0;
 }
@@ -58,8 +58,14 @@ static int dir_move(struct dir_cursor *d, MDB_cursor_op op, uint64_t seq)
 	if (rc != 0)
 		return from_mdb(rc);
 	memcpy(&d->seq, k.mv_data, sizeof(d->seq));
-	d->fingerprints = (const uint8_t *)v.mv_data + sizeof(d->entry);
-	return dir_entry_read(&d->entry, &v);
+	d->marks = (const uint8_t *)v.mv_data + sizeof(d->entry);
+	return dir_entry_read(&d->entry, d->log, &v);
+}
+
+int dir_open(struct dir_cursor *d, const struct log *log, MDB_txn *txn)
+{
+	d->log = log;
+	return from_mdb(mdb_cursor_open(txn, log->dir, &d->cursor));
 }
 
 int dir_seek(struct dir_cursor *d, uint64_t seq)
@@ -81,6 +87,20 @@ int dir_seek(struct dir_cursor *d, uint64_t seq)
 int dir_next(struct dir_cursor *d)
 {
 	return dir_move(d, MDB_NEXT, 0);
+}
+
+int dir_seek_before(struct dir_cursor *d, uint64_t seq)
+{
+	int rc = dir_move(d, MDB_SET_RANGE, seq);
+
+	if (rc != 0 && rc != -ENOENT)
+		return rc;
+	return dir_move(d, rc == 0 ? MDB_PREV : MDB_LAST, 0);
+}
+
+int dir_previous(struct dir_cursor *d)
+{
+	return dir_move(d, MDB_PREV, 0);
 }
 
 /* --- copying blocks out --- */
@@ -168,7 +188,7 @@ int copy_blocks(struct store *s, const struct log *log, const struct range *rang
 	int rc = reader_begin(s, &txn);
 	if (rc != 0)
 		return rc;
-	rc = from_mdb(mdb_cursor_open(txn, log->dir, &d.cursor));
+	rc = dir_open(&d, log, txn);
 	if (rc != 0)
 		goto end;
 	rc = dir_seek(&d, c.next_seq);
@@ -220,12 +240,10 @@ int copy_before(struct store *s, const struct log *log, uint64_t seq, struct buf
 	if (rc != 0)
 		return rc;
 	buf_clear(out);
-	rc = from_mdb(mdb_cursor_open(txn, log->dir, &d.cursor));
+	rc = dir_open(&d, log, txn);
 	if (rc != 0)
 		goto end;
-	rc = dir_move(&d, MDB_SET_RANGE, seq);
-	if (rc == 0 || rc == -ENOENT)
-		rc = dir_move(&d, rc == 0 ? MDB_PREV : MDB_LAST, 0);
+	rc = dir_seek_before(&d, seq);
 	if (rc == 0) {
 		*ret_seq = d.seq;
 		rc = copy_block(s, txn, log, &d, out);

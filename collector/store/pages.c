@@ -49,6 +49,7 @@ struct node {
 
 struct check {
 	int fd;
+	enum scrutiny scrutiny;
 	const uint8_t *map;
 	uint64_t page_bytes, last_page, until_ns;
 	uint8_t *used;                        // a bit a page
@@ -72,24 +73,31 @@ static bool use_pages(struct check *c, uint64_t number, uint64_t count)
 	return true;
 }
 
-/* A long value's own pages. Their head is read, not mapped: a fault would bring in its neighbours
- * too, for each block of the log. */
-static const uint8_t *check_overflow(struct check *c, const uint8_t *value, uint64_t len)
+/* The head of a long value's pages, which counts when they are freed. It is read, not mapped: a
+ * fault would bring in its neighbours too, for each block of the log. */
+static bool check_overflow_head(const struct check *c, uint64_t number, uint64_t pages)
 {
 	uint8_t head[PAGE_HEAD];
 	struct page_head h;
-	uint64_t number;
 	uint32_t said;
+
+	if (pread(c->fd, head, sizeof(head), (off_t)(number * c->page_bytes)) != PAGE_HEAD)
+		return false;
+	memcpy(&h, head, sizeof(h));
+	memcpy(&said, head + 12, sizeof(said));
+	return h.number == number && h.flags == PAGE_OVERFLOW && said == pages;
+}
+
+/* A long value's own pages. */
+static const uint8_t *check_overflow(struct check *c, const uint8_t *value, uint64_t len)
+{
+	uint64_t number;
 
 	memcpy(&number, value, sizeof(number));
 	uint64_t pages = (PAGE_HEAD + len + c->page_bytes - 1) / c->page_bytes;
 	if (!use_pages(c, number, pages))
 		return NULL;
-	if (pread(c->fd, head, sizeof(head), (off_t)(number * c->page_bytes)) != PAGE_HEAD)
-		return NULL;
-	memcpy(&h, head, sizeof(h));
-	memcpy(&said, head + 12, sizeof(said));
-	if (h.number != number || h.flags != PAGE_OVERFLOW || said != pages)
+	if (c->scrutiny == FOR_WRITING && !check_overflow_head(c, number, pages))
 		return NULL;
 	c->overflows += pages;
 	return c->map + number * c->page_bytes + PAGE_HEAD;
@@ -226,10 +234,12 @@ static bool read_meta(const uint8_t *map, uint64_t page_bytes, struct meta *ret)
 	return true;
 }
 
-bool pages_are_sound(int fd, uint64_t bytes, uint64_t until_ns)
+bool pages_are_sound(int fd, uint64_t bytes, enum scrutiny scrutiny, uint64_t until_ns)
 {
-	struct check c = {
-		.fd = fd, .page_bytes = (uint64_t)sysconf(_SC_PAGESIZE), .until_ns = until_ns};
+	struct check c = {.fd = fd,
+	                  .scrutiny = scrutiny,
+	                  .page_bytes = (uint64_t)sysconf(_SC_PAGESIZE),
+	                  .until_ns = until_ns};
 	struct meta m;
 
 	if (bytes < 2 * c.page_bytes)

@@ -213,6 +213,8 @@ int open_databases(struct store *s, MDB_txn *txn, unsigned create)
 		if (rc != 0)
 			return rc;
 	}
+	s->logs[SPANS].mark_bytes = mark_bytes(BLOCK_SPANS);
+	s->logs[OBSERVATIONS].mark_bytes = mark_bytes(BLOCK_OBSERVATIONS);
 	return 0;
 }
 
@@ -255,7 +257,7 @@ static int load_log(struct store *s, MDB_txn *txn, enum which_log which)
 		rc = mdb_cursor_get(c, &k, &v, MDB_LAST);
 	}
 	if (rc == 0)
-		rc = dir_entry_read(&entry, &v);
+		rc = dir_entry_read(&entry, log, &v);
 	if (rc == 0) {
 		memcpy(&next[which], k.mv_data, sizeof(next[which]));
 		next[which] += entry.count;
@@ -373,7 +375,7 @@ static int open_read_only(struct store *s, const struct store_options *o)
 	int rc = look_at_lock(o->dir, &marked);
 
 	if (rc == 0)
-		rc = verify(o->dir, 0, marked);
+		rc = verify(o->dir, 0, marked, FOR_READING);
 	return rc != 0 ? rc : from_mdb(open_env(s, o));
 }
 
@@ -387,7 +389,7 @@ static int open_writable(struct store *s, const struct store_options *o, char **
 	if (rc == 0)
 		rc = take_lock(o->dir, &s->lock_fd, &marked);
 	if (rc == 0)
-		rc = verify(o->dir, o->bytes, marked);
+		rc = verify(o->dir, o->bytes, marked, FOR_WRITING);
 	if (rc == ERR_CORRUPT)
 		rc = quarantine(o->dir, ret_quarantine);
 	if (rc == 0 || rc == -ENOENT)

@@ -90,6 +90,12 @@ int store_observations_forward(struct store *s, uint64_t from_seq, uint64_t sinc
 int store_observation(struct store *s, const uint8_t trace_id[16], store_observation_fn *fn,
                       void *ctx);
 
+/** Trace ids that begin with the first `digits` hex digits (32 at most) of prefix, newest first;
+ * of traces that have an observation, and once for each that they have. */
+typedef bool store_trace_id_fn(void *ctx, const uint8_t trace_id[16]);
+int store_find_prefix(struct store *s, const uint8_t prefix[16], unsigned digits,
+                      store_trace_id_fn *fn, void *ctx);
+
 /** Every open run's stored value, for the run table at start. */
 typedef bool store_open_fn(void *ctx, const struct run_id *run, struct str value);
 int store_open_load(struct store *s, store_open_fn *fn, void *ctx);

@@ -61,6 +61,7 @@ static enum verdict look_at_metas(int fd, bool marked)
 
 struct walk {
 	MDB_txn *txn;
+	enum scrutiny scrutiny;
 	uint64_t until_ns;
 	uint64_t steps;
 };
@@ -110,31 +111,34 @@ static bool is_cursor_sound(const MDB_val *v)
 	return v->mv_size == sizeof(uint64_t);
 }
 
-/* Both databases of a log have the same keys, and each block begins where the one before ended. */
+/* Both databases of a log have the same keys, and each block begins where the one before ended. To
+ * ask LMDB for a block reads a page of it: for a reader, which compares the lengths itself, only
+ * the keys are looked at. */
 static enum verdict walk_log(struct walk *w, const struct log *log)
 {
 	MDB_cursor *blocks, *dir;
 	MDB_val bk, bv, dk, dv;
 	struct dir_entry entry;
 	uint64_t seq = 0, expected = 0;
+	MDB_val *block = w->scrutiny == FOR_WRITING ? &bv : NULL;
 
 	if (mdb_cursor_open(w->txn, log->blocks, &blocks) != 0 ||
 	    mdb_cursor_open(w->txn, log->dir, &dir) != 0)
 		return CORRUPT;
-	int brc = mdb_cursor_get(blocks, &bk, &bv, MDB_FIRST);
+	int brc = mdb_cursor_get(blocks, &bk, block, MDB_FIRST);
 	int drc = mdb_cursor_get(dir, &dk, &dv, MDB_FIRST);
 	while (brc == 0 && drc == 0) {
 		if (bk.mv_size != sizeof(seq) || dk.mv_size != sizeof(seq) ||
 		    memcmp(bk.mv_data, dk.mv_data, sizeof(seq)) != 0)
 			return CORRUPT;
 		memcpy(&seq, dk.mv_data, sizeof(seq));
-		if (dir_entry_read(&entry, &dv) != 0 || entry.length != bv.mv_size ||
-		    entry.count == 0 || (expected != 0 && seq != expected))
+		if (dir_entry_read(&entry, log, &dv) != 0 || entry.count == 0 ||
+		    (block && block->mv_size != entry.length) || (expected != 0 && seq != expected))
 			return CORRUPT;
 		expected = seq + entry.count;
 		if (is_out_of_time(w))
 			return SOUND;
-		brc = mdb_cursor_get(blocks, &bk, &bv, MDB_NEXT);
+		brc = mdb_cursor_get(blocks, &bk, block, MDB_NEXT);
 		drc = mdb_cursor_get(dir, &dk, &dv, MDB_NEXT);
 	}
 	return brc == MDB_NOTFOUND && drc == MDB_NOTFOUND ? SOUND : CORRUPT;
@@ -205,12 +209,12 @@ static enum verdict walk_all(struct walk *w, struct store *s, bool marked)
 
 /* In the child. What it opens it leaves to its exit. */
 static enum verdict examine(const char *dir, int fd, uint64_t bytes, uint64_t map_bytes,
-                            bool marked)
+                            bool marked, enum scrutiny scrutiny)
 {
 	struct store s = {0};
-	struct walk w = {.until_ns = clock_mono_ns() + BUDGET_MS * NS_PER_MS};
+	struct walk w = {.scrutiny = scrutiny, .until_ns = clock_mono_ns() + BUDGET_MS * NS_PER_MS};
 
-	if (!pages_are_sound(fd, bytes, w.until_ns))
+	if (!pages_are_sound(fd, bytes, scrutiny, w.until_ns))
 		return CORRUPT;
 	if (mdb_env_create(&s.env) != 0 || mdb_env_set_maxdbs(s.env, STORE_DATABASES) != 0 ||
 	    mdb_env_set_mapsize(s.env, map_bytes) != 0)
@@ -274,7 +278,7 @@ static int signal_error(int sig)
 }
 
 static int examine_in_child(const char *dir, int fd, uint64_t bytes, uint64_t map_bytes,
-                            bool marked)
+                            bool marked, enum scrutiny scrutiny)
 {
 	int status;
 	pid_t pid = fork();
@@ -283,7 +287,7 @@ static int examine_in_child(const char *dir, int fd, uint64_t bytes, uint64_t ma
 		return -errno;
 	if (pid == 0) {
 		prepare_child();
-		_exit((int)examine(dir, fd, bytes, map_bytes, marked));
+		_exit((int)examine(dir, fd, bytes, map_bytes, marked, scrutiny));
 	}
 	while (waitpid(pid, &status, 0) < 0) {
 		if (errno != EINTR)
@@ -294,7 +298,7 @@ static int examine_in_child(const char *dir, int fd, uint64_t bytes, uint64_t ma
 	return verdict_error((enum verdict)WEXITSTATUS(status));
 }
 
-int verify(const char *dir, uint64_t map_bytes, bool marked)
+int verify(const char *dir, uint64_t map_bytes, bool marked, enum scrutiny scrutiny)
 {
 	char path[PATH_MAX];
 	struct stat st;
@@ -313,7 +317,7 @@ int verify(const char *dir, uint64_t map_bytes, bool marked)
 	if (rc == 0)
 		rc = verdict_error(look_at_metas(fd, marked));
 	if (rc == 0)
-		rc = examine_in_child(dir, fd, (uint64_t)st.st_size, map_bytes, marked);
+		rc = examine_in_child(dir, fd, (uint64_t)st.st_size, map_bytes, marked, scrutiny);
 	close(fd);
 	return rc;
 }

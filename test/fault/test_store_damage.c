@@ -83,6 +83,11 @@ static bool load_any(void *ctx, const struct run_id *run, struct str value)
 	return true;
 }
 
+static bool name_any(void *ctx, const uint8_t trace_id[16])
+{
+	return true;
+}
+
 /* Everything that can be asked of a store. */
 static void read_all(struct fixture *f)
 {
@@ -100,13 +105,37 @@ static void read_all(struct fixture *f)
 	(void)!store_trace(f->store, trace_id, meet_span, &m);
 	(void)!store_observations(f->store, UINT64_MAX, see_any, NULL);
 	(void)!store_observation(f->store, trace_id, see_any, NULL);
+	(void)!store_find_prefix(f->store, trace_id, 0, name_any, NULL);
+	(void)!store_open_runs(f->store, NULL, meet_span, &m);
 	(void)!store_open_load(f->store, load_any, NULL);
 	(void)!store_cursor(f->store, "exporter", true, &from);
 	buf_deinit(&out);
 }
 
-/* Opens, reads, writes, evicts by age, in a child: 0 fine, 1 set aside, else how it ended badly. */
-static int use_in_child(struct fixture *f)
+/* As the daemon does: opens, reads, writes, evicts by age. 0 fine, 1 set aside. */
+static int use(struct fixture *f)
+{
+	if (fixture_open(f) != 0)
+		return 2;
+	int aside = f->quarantine != NULL;
+	read_all(f);
+	add_span(f, 1, 100, 1);
+	int rc = fixture_commit(f);
+	return aside && rc != 0 ? 3 : aside;
+}
+
+/* As the tool does when no daemon runs. 0 read, 1 refused. */
+static int look(struct fixture *f)
+{
+	f->options.read_only = true;
+	int rc = store_open(&f->store, &f->options, &f->quarantine);
+	if (rc == 0)
+		read_all(f);
+	return rc == 0 ? 0 : rc == ERR_CORRUPT || rc == -ENOENT ? 1 : 2;
+}
+
+/* In a child: what the function returned, or minus the signal that ended it. */
+static int in_child(struct fixture *f, int (*what)(struct fixture *))
 {
 	int status;
 	pid_t pid = fork();
@@ -116,18 +145,18 @@ static int use_in_child(struct fixture *f)
 		for (int sig = 1; sig < 32; sig++)
 			signal(sig, SIG_DFL); // not cmocka's: it would go on with the next test
 		alarm(SECONDS);
-		if (fixture_open(f) != 0)
-			_exit(2);
-		int aside = f->quarantine != NULL;
-		read_all(f);
-		add_span(f, 1, 100, 1);
-		int rc = fixture_commit(f);
-		if (aside && rc != 0)
-			_exit(3);
-		_exit(aside);
+		_exit(what(f));
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+static int expect(int how, const char *who, const char *what, size_t where)
+{
+	if (how != 0 && how != 1)
+		fail_msg("%s, %s at %zu: %s %d", who, what, where, how < 0 ? "signal" : "exit",
+		         abs(how));
+	return how;
 }
 
 /* How many files were set aside; they are removed, for the next case. */
@@ -149,13 +178,16 @@ static unsigned take_aside(struct fixture *f)
 	return count;
 }
 
-/* 0: it was used as it is; 1: set aside. Anything else fails the test. */
+/* 0: it was used as it is; 1: set aside. Anything else fails the test. What a reader is refused is
+ * set aside by a writer. */
 static int use_damaged(struct fixture *f, const char *what, size_t where)
 {
-	int how = use_in_child(f);
+	int looked = expect(in_child(f, look), "reader", what, where);
+	assert_int_equal(take_aside(f), 0);
+	int how = expect(in_child(f, use), "writer", what, where);
 
-	if (how != 0 && how != 1)
-		fail_msg("%s at %zu: %s %d", what, where, how < 0 ? "signal" : "exit", abs(how));
+	if (looked == 1 && how == 0 && strcmp(what, "empty") != 0)
+		fail_msg("%s at %zu: only a reader refused it", what, where);
 	assert_int_equal(take_aside(f), how);
 	return how;
 }

@@ -340,8 +340,10 @@ static void a_trace_is_found_by_an_unambiguous_prefix(void **state)
 	add_finished(f, (struct one){0xab, 'a', 0, 1, 90, true});
 	add_observation(f, 0xab, 'a', 90, STATUS_OK);
 	add_running(f, (struct one){0xac, 'b', 0, 1, 0, true});
+	add_observation(f, 0xab, 'b', 95, STATUS_OK); // a second root of the same trace
 	commit(f);
 	assert_names(trace_text(f, "ABABAB"), "\"spans\"", "a");
+	assert_names(trace_text(f, "abababa"), "\"spans\"", "a");
 	assert_names(trace_text(f, "acacacac"), "\"spans\"", "b");
 	assert_int_equal(trace(f, "ababac"), -ENOENT);
 	assert_int_equal(trace(f, "ababa"), -EINVAL); // too short
@@ -350,31 +352,50 @@ static void a_trace_is_found_by_an_unambiguous_prefix(void **state)
 	assert_int_equal(trace(f, "zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz"), -EINVAL);
 }
 
-static void a_prefix_of_two_traces_is_ambiguous(void **state)
+/* A run of a trace whose id is 0xab but for the last byte. */
+static void add_running_like_ab(struct fixture *f)
 {
-	struct fixture *f = *state;
-	struct one s = {0xab, 'a', 0, 1, 0, true};
-	uint8_t other[16];
-	struct run_id run;
+	struct one s = {0xab, 'b', 0, 1, 0, true};
 	struct open_head head = {.record = head_of(&s)};
+	struct run_id run;
 	struct buf base;
 
-	add_running(f, s);
-	buf_init(&base, MIB);
-	fill_id(other, sizeof(other), 0xab);
-	other[15] = 1;
-	pb_bytes(&base, 1, other, sizeof(other));
-	pb_bytes(&base, 2, "bbbbbbbb", 8);
-	memcpy(head.trace_id, other, sizeof(other));
+	fill_id(head.trace_id, sizeof(head.trace_id), 0xab);
+	head.trace_id[15] = 1;
 	fill_id(run.b, sizeof(run.b), 'b');
+	buf_init(&base, MIB);
+	pb_bytes(&base, 1, head.trace_id, sizeof(head.trace_id));
+	pb_bytes(&base, 2, "bbbbbbbb", 8);
 	assert_int_equal(batch_put_open(&f->batch, &run, &head,
 	                                (struct str){(char *)base.data, base.len}, (struct str){0},
 	                                (struct str){0}, (struct str){0}),
 	                 0);
 	buf_deinit(&base);
+}
+
+static void a_prefix_of_two_traces_is_ambiguous(void **state)
+{
+	struct fixture *f = *state;
+
+	add_running(f, (struct one){0xab, 'a', 0, 1, 0, true});
+	add_running_like_ab(f);
 	commit(f);
 	assert_int_equal(trace(f, "abababab"), -EEXIST);
 	assert_int_equal(trace(f, "abababababababababababababababab"), 0);
+}
+
+static void a_prefix_of_a_running_and_an_ended_trace_is_ambiguous(void **state)
+{
+	struct fixture *f = *state;
+
+	add_finished(f, (struct one){0xab, 'a', 0, 1, 90, true});
+	add_observation(f, 0xab, 'a', 90, STATUS_OK);
+	commit(f);
+	assert_int_equal(trace(f, "abababab"), 0);
+	add_running_like_ab(f);
+	commit(f);
+	assert_int_equal(trace(f, "abababab"), -EEXIST);
+	assert_int_equal(trace(f, "ababababababababababababababab0"), 0);
 }
 
 static void traces_are_running_ones_then_the_newest(void **state)
@@ -599,6 +620,7 @@ int main(void)
 		TEST(a_ring_of_parents_is_shown_whole),
 		TEST(a_trace_is_found_by_an_unambiguous_prefix),
 		TEST(a_prefix_of_two_traces_is_ambiguous),
+		TEST(a_prefix_of_a_running_and_an_ended_trace_is_ambiguous),
 		TEST(traces_are_running_ones_then_the_newest),
 		TEST(a_root_that_just_ended_is_listed_once),
 		TEST(pages_follow_each_other),

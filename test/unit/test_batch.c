@@ -64,7 +64,7 @@ static void blocks_are_closed_at_their_limit(void **state)
 	assert_int_equal(blocks, b.spans.blocks);
 	assert_int_equal(blocks, 400 / ((CAP_BLOCK - 48 - 23 - 16) / 1016) + 1);
 	assert_int_equal(b.spans.count, 400);
-	assert_int_equal(b.spans.fingerprints.len, 400 * 4);
+	assert_int_equal(b.spans.marks.len, 400 * 4);
 	assert_int_equal(batch_bytes(&b), b.spans.bytes.len);
 	batch_deinit(&b);
 }
@@ -108,7 +108,7 @@ static void what_does_not_fit_leaves_the_batch_as_it_was(void **state)
 	unsigned count = (unsigned)b.spans.count;
 	assert_int_equal(add(&b.spans, MIB, 2), -ENOSPC);
 	assert_int_equal(b.spans.bytes.len, len);
-	assert_int_equal(b.spans.fingerprints.len, 4 * count);
+	assert_int_equal(b.spans.marks.len, 4 * count);
 	assert_int_equal(add(&b.spans, 100, 3), 0);
 	assert_int_equal(walk(&b.spans, &blocks), count + 1);
 	assert_int_equal(add(&b.observations, 64 * MIB, 1), -ENOSPC);

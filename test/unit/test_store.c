@@ -333,6 +333,136 @@ static void of_two_roots_of_a_trace_the_first_speaks_for_it(void **state)
 	fixture_deinit(&f);
 }
 
+/* --- traces by a prefix --- */
+
+static void add_trace(struct fixture *f, const uint8_t trace_id[16])
+{
+	struct observation_head h = {.start_ns = 1, .created_ns = 2};
+	struct str base = {(const char *)&h, sizeof(h)};
+	struct record_parts parts = {.base = &base, .base_count = 1};
+
+	memcpy(h.trace_id, trace_id, 16);
+	memcpy(parts.trace_id, trace_id, 16);
+	assert_int_equal(batch_add_record(&f->batch.observations, &parts, 0, (struct str){0}), 0);
+}
+
+struct named {
+	unsigned count, stop_after;
+	uint8_t ids[1000][16];
+};
+
+static bool name_trace(void *ctx, const uint8_t trace_id[16])
+{
+	struct named *n = ctx;
+
+	assert_true(n->count < 1000);
+	memcpy(n->ids[n->count++], trace_id, 16);
+	return n->count != n->stop_after;
+}
+
+/* How many have the prefix, which is in hex; their ids are in ret. */
+static unsigned find_prefix(struct fixture *f, const char *prefix, struct named *ret)
+{
+	char hex[33] = "00000000000000000000000000000000";
+	uint8_t id[16];
+
+	memcpy(hex, prefix, strlen(prefix));
+	assert_true(hex_read(id, sizeof(id), hex));
+	ret->count = 0;
+	assert_int_equal(store_find_prefix(f->store, id, (unsigned)strlen(prefix), name_trace, ret),
+	                 0);
+	return ret->count;
+}
+
+static void traces_are_found_by_any_prefix(void **state)
+{
+	static const uint8_t ids[][16] = {
+		{0x12, 0x34, 0x56, [15] = 0x01}, {0x12, 0x34, 0x5f, [15] = 0x02},
+		{0x00, 0x00, 0x00, [15] = 0x03}, {0x12, 0x35, 0x56, [15] = 0x04},
+		{0xff, 0xff, 0xff, [15] = 0xf5},
+	};
+	struct fixture f;
+	struct named n = {0};
+
+	fixture_init(&f);
+	assert_int_equal(fixture_open(&f), 0);
+	assert_int_equal(find_prefix(&f, "", &n), 0);
+	for (unsigned i = 0; i < 5; i++)
+		add_trace(&f, ids[i]);
+	assert_int_equal(fixture_commit(&f), 0);
+
+	assert_int_equal(find_prefix(&f, "", &n), 5);
+	assert_memory_equal(n.ids[0], ids[4], 16); // the newest first
+	assert_memory_equal(n.ids[4], ids[0], 16);
+	assert_int_equal(find_prefix(&f, "123", &n), 3);
+	assert_int_equal(find_prefix(&f, "12345", &n), 2);
+	assert_memory_equal(n.ids[0], ids[1], 16);
+	assert_memory_equal(n.ids[1], ids[0], 16);
+	assert_int_equal(find_prefix(&f, "123456", &n), 1);
+	assert_memory_equal(n.ids[0], ids[0], 16);
+	assert_int_equal(find_prefix(&f, "1236", &n), 0);
+	assert_int_equal(find_prefix(&f, "0", &n), 1);
+	assert_int_equal(find_prefix(&f, "00000000", &n), 1);
+	assert_memory_equal(n.ids[0], ids[2], 16);
+	assert_int_equal(find_prefix(&f, "0000000000000000000000000000000", &n), 1);
+	assert_int_equal(find_prefix(&f, "00000000000000000000000000000003", &n), 1);
+	assert_int_equal(find_prefix(&f, "00000000000000000000000000000000", &n), 0);
+	assert_int_equal(find_prefix(&f, "ffffff000000000000000000000000f", &n), 1);
+	assert_int_equal(find_prefix(&f, "ffffff000000000000000000000000f4", &n), 0);
+	n.stop_after = 2;
+	assert_int_equal(find_prefix(&f, "12", &n), 2);
+	fixture_deinit(&f);
+}
+
+/* More of them than one pass of the search remembers, in large and small blocks. */
+static void traces_with_a_prefix_are_found_in_all_blocks(void **state)
+{
+	struct fixture f;
+	struct named n = {0};
+
+	fixture_init(&f);
+	assert_int_equal(fixture_open(&f), 0);
+	for (unsigned i = 0; i < 1200; i++) {
+		add_trace(&f,
+		          (uint8_t[16]){0xaa, i % 3 ? 0xb1 : 0xc1, (uint8_t)(i >> 8), (uint8_t)i});
+		if (i > 1000 && i % 7 == 0)
+			assert_int_equal(fixture_commit(&f), 0);
+	}
+	assert_int_equal(fixture_commit(&f), 0);
+	assert_int_equal(find_prefix(&f, "aab", &n), 800);
+	for (unsigned i = 0, at = 1200; i < 800; i++) {
+		do
+			at--;
+		while (at % 3 == 0);
+		assert_memory_equal(n.ids[i],
+		                    ((uint8_t[]){0xaa, 0xb1, (uint8_t)(at >> 8), (uint8_t)at}), 4);
+	}
+	assert_int_equal(find_prefix(&f, "aac1000", &n), 6); // 0, 3, 6, 9, 12, 15
+	fixture_deinit(&f);
+}
+
+static void an_evicted_trace_is_found_no_more(void **state)
+{
+	struct fixture f;
+	struct named n = {0};
+
+	fixture_init(&f);
+	f.options.bytes = 16 * MIB;
+	assert_int_equal(fixture_open(&f), 0);
+	add_trace(&f, (uint8_t[16]){0xab, 1});
+	assert_int_equal(fixture_commit(&f), 0);
+	assert_int_equal(find_prefix(&f, "ab", &n), 1);
+	while (stat_get(&f.stats->blocks_evicted) == 0) {
+		add_span(&f, 1, MIB, 1);
+		assert_int_equal(fixture_commit(&f), 0);
+	}
+	add_trace(&f, (uint8_t[16]){0xab, 2});
+	assert_int_equal(fixture_commit(&f), 0);
+	assert_int_equal(find_prefix(&f, "ab", &n), 1);
+	assert_int_equal(n.ids[0][1], 2);
+	fixture_deinit(&f);
+}
+
 /* --- open runs --- */
 
 static void put_open(struct fixture *f, uint8_t run, uint8_t trace, size_t base_len)
@@ -406,6 +536,9 @@ int main(void)
 		cmocka_unit_test(many_traces_are_found_in_one_pass),
 		cmocka_unit_test(observations_are_read_both_ways),
 		cmocka_unit_test(of_two_roots_of_a_trace_the_first_speaks_for_it),
+		cmocka_unit_test(traces_are_found_by_any_prefix),
+		cmocka_unit_test(traces_with_a_prefix_are_found_in_all_blocks),
+		cmocka_unit_test(an_evicted_trace_is_found_no_more),
 		cmocka_unit_test(open_runs_stay_until_they_end),
 	};
 
