@@ -40,7 +40,7 @@ struct pipeline {
 	bool committing;
 	bool broken; // a sync failed: what was written before may be gone, so no more is promised
 	atomic_int result; // of the commit that came back, set by the worker before it wakes us
-	uint64_t last_commit_ns;
+	uint64_t paid_until_ns; // mono: each commit moves it on; not further ahead than the burst
 	uv_async_t done;
 	uv_timer_t soon;  // the next commit, or the next try
 	uv_timer_t due;   // runs_tick()
@@ -133,6 +133,18 @@ static void answer(struct pipeline *p, struct waiters *w)
 
 static void on_soon(uv_timer_t *timer);
 
+static void pay(struct pipeline *p)
+{
+	uint64_t at = clock_mono_ns();
+	uint64_t most = at + COMMIT_BURST * COMMIT_EVERY_MS * NS_PER_MS;
+
+	p->paid_until_ns =
+		(p->paid_until_ns > at ? p->paid_until_ns : at) + COMMIT_EVERY_MS * NS_PER_MS;
+	if (p->paid_until_ns >
+	    most) // flushes don't wait for credit, and must not use up the future's
+		p->paid_until_ns = most;
+}
+
 static void commit(struct pipeline *p)
 {
 	struct batch *b = &p->batches[p->filling];
@@ -146,9 +158,16 @@ static void commit(struct pipeline *p)
 	}
 	uv_timer_stop(&p->soon);
 	p->committing = true;
-	p->last_commit_ns = clock_mono_ns();
+	pay(p);
 	p->filling = (p->filling + 1) % BATCHES;
 	commit_submit(p->o.store, b);
+}
+
+static uint64_t wait_for_credit(const struct pipeline *p)
+{
+	uint64_t credit_at = clock_mono_ns() + (COMMIT_BURST - 1) * COMMIT_EVERY_MS * NS_PER_MS;
+
+	return p->paid_until_ns <= credit_at ? 0 : (p->paid_until_ns - credit_at) / NS_PER_MS + 1;
 }
 
 static void consider_commit(struct pipeline *p)
@@ -159,12 +178,11 @@ static void consider_commit(struct pipeline *p)
 	if (p->committing || p->broken ||
 	    (batch_is_empty(b) && runs_bytes(p->runs) == 0 && !awaited))
 		return;
-	uint64_t since_ms = (clock_mono_ns() - p->last_commit_ns) / NS_PER_MS;
-	if (awaited || since_ms >= COMMIT_GAP_MS ||
-	    batch_bytes(b) + runs_bytes(p->runs) >= COMMIT_SOON_BYTES)
+	uint64_t wait_ms = wait_for_credit(p);
+	if (awaited || wait_ms == 0 || batch_bytes(b) + runs_bytes(p->runs) >= COMMIT_SOON_BYTES)
 		commit(p);
 	else if (!uv_is_active((uv_handle_t *)&p->soon))
-		uv_timer_start(&p->soon, on_soon, COMMIT_GAP_MS - since_ms, 0);
+		uv_timer_start(&p->soon, on_soon, wait_ms, 0);
 }
 
 static void on_retry(uv_timer_t *timer)

@@ -1,9 +1,10 @@
 /* pipeline.h - from decoded frames to the durable log, on the loop's thread.
  *
  * It owns the run table and the two batches that change hands with the commit worker. A commit
- * starts at once when nothing has been committed for a while or somebody waits for a flush;
- * otherwise events gather for COMMIT_GAP_MS. While the store can't take a batch, it is kept and
- * tried again, and no more is read from clients than fits into memory's bounds.
+ * starts at once when somebody waits for a flush, when much has gathered, or when there is credit:
+ * one commit each COMMIT_EVERY_MS, COMMIT_BURST saved up at most. So a little traffic is seen at
+ * once, and a steady stream costs ten commits a second. While the store can't take a batch, it is
+ * kept and tried again, and no more is read from clients than fits into memory's bounds.
  */
 #pragma once
 
@@ -17,7 +18,12 @@
 #include "config.h"
 #include "core/runs.h"
 
-enum { COMMIT_GAP_MS = 100, COMMIT_RETRY_MS = 200, COMMIT_SOON_BYTES = 1024 * 1024 };
+enum {
+	COMMIT_EVERY_MS = 100,
+	COMMIT_BURST = 10,
+	COMMIT_RETRY_MS = 200,
+	COMMIT_SOON_BYTES = 1024 * 1024
+};
 
 struct pipeline;
 struct store;
