@@ -133,15 +133,16 @@ static void answer(struct pipeline *p, struct waiters *w)
 
 static void on_soon(uv_timer_t *timer);
 
+/* Flushes don't wait for credit, and must not use up that of the future. */
 static void pay(struct pipeline *p)
 {
 	uint64_t at = clock_mono_ns();
 	uint64_t most = at + COMMIT_BURST * COMMIT_EVERY_MS * NS_PER_MS;
 
-	p->paid_until_ns =
-		(p->paid_until_ns > at ? p->paid_until_ns : at) + COMMIT_EVERY_MS * NS_PER_MS;
-	if (p->paid_until_ns >
-	    most) // flushes don't wait for credit, and must not use up the future's
+	if (p->paid_until_ns < at)
+		p->paid_until_ns = at;
+	p->paid_until_ns += COMMIT_EVERY_MS * NS_PER_MS;
+	if (p->paid_until_ns > most)
 		p->paid_until_ns = most;
 }
 
