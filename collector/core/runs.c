@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/caps.h"
 #include "core/message.h"
@@ -469,6 +470,22 @@ enum refusal runs_start(struct runs *r, struct source *s, const struct event *ev
 
 /* --- ends that come first --- */
 
+/* Makes a msgpack value a text of as many bytes that says nothing: it may not be kept. */
+static void blank(uint8_t *p, size_t len)
+{
+	static const size_t heads[] = {1, 2, 3, 5};
+	static const uint8_t bytes[] = {0xa0, 0xd9, 0xda, 0xdb};
+	int form = len <= 32 ? 0 : len < 0x100 + 2 ? 1 : len < 0x10000 + 3 ? 2 : 3;
+	size_t text = len - heads[form];
+
+	memset(p, ' ', len);
+	p[0] = bytes[form];
+	if (form == 0)
+		p[0] |= (uint8_t)text;
+	for (size_t i = 1; i < heads[form]; i++)
+		p[i] = (uint8_t)(text >> 8 * (heads[form] - 1 - i));
+}
+
 static enum refusal keep_early(struct runs *r, struct source *s, const struct event *ev,
                                struct str body, struct moment now)
 {
@@ -488,6 +505,8 @@ static enum refusal keep_early(struct runs *r, struct source *s, const struct ev
 		remove_run(r, run);
 		return REFUSED_NO_MEMORY;
 	}
+	if (!r->o.content && ev->output.p)
+		blank(r->arena[run->arena].data + run->at + (ev->output.p - body.p), ev->output.len);
 	return REFUSAL_NONE;
 }
 
