@@ -117,6 +117,12 @@ static bool count_observation(void *ctx, const struct observation_record *o)
 	return true;
 }
 
+static bool count_id(void *ctx, const uint8_t trace_id[16])
+{
+	++*(unsigned *)ctx;
+	return true;
+}
+
 static int compare(const void *a, const void *b)
 {
 	double x = *(const double *)a, y = *(const double *)b;
@@ -165,8 +171,8 @@ static void bench_append(struct bench *b)
 
 static void bench_lookups(struct bench *b)
 {
-	double trace_ms[LOOKUPS], observation_ms[LOOKUPS];
-	unsigned spans = 0, observations = 0;
+	double trace_ms[LOOKUPS], observation_ms[LOOKUPS], prefix_ms[LOOKUPS];
+	unsigned spans = 0, observations = 0, ids = 0;
 	uint8_t id[16];
 
 	for (uint32_t i = 0; i < OBSERVATIONS; i++) {
@@ -185,11 +191,17 @@ static void bench_lookups(struct bench *b)
 		if (store_observation(b->store, id, count_observation, &observations) != 0)
 			abort();
 		observation_ms[i] = seconds_since(begun) * 1e3;
+		begun = clock_mono_ns();
+		if (store_find_prefix(b->store, id, 8, count_id, &ids) != 0)
+			abort();
+		prefix_ms[i] = seconds_since(begun) * 1e3;
 	}
-	if (spans != LOOKUPS * 10 || observations != LOOKUPS)
-		fprintf(stderr, "found %u spans and %u observations\n", spans, observations);
+	if (spans != LOOKUPS * 10 || observations != LOOKUPS || ids != LOOKUPS)
+		fprintf(stderr, "found %u spans, %u observations, %u prefixes\n", spans,
+		        observations, ids);
 	print_times("a trace among 1 M spans", trace_ms);
 	print_times("an observation among 1 M", observation_ms);
+	print_times("a prefix of 8 digits among 1 M observations", prefix_ms);
 }
 
 static void bench_walk(struct bench *b)
@@ -239,6 +251,21 @@ static void bench(struct bench *b, const char *in, void (*run)(struct bench *), 
 	memset(&b->stats, 0, sizeof(b->stats));
 }
 
+static void bench_open_read_only(struct bench *b)
+{
+	double ms[LOOKUPS];
+
+	b->options.read_only = true;
+	for (unsigned i = 0; i < LOOKUPS; i++) {
+		uint64_t begun = clock_mono_ns();
+		if (store_open(&b->store, &b->options, NULL) != 0)
+			abort();
+		ms[i] = seconds_since(begun) * 1e3;
+		store_close(b->store);
+	}
+	print_times("open it to read only", ms);
+}
+
 static void append_and_find(struct bench *b)
 {
 	open_store(b, "create a 2 GiB store");
@@ -246,6 +273,7 @@ static void append_and_find(struct bench *b)
 	bench_walk(b);
 	bench_lookups(b);
 	close_store(b);
+	bench_open_read_only(b);
 }
 
 static void open_large_blocks(struct bench *b)
