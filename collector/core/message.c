@@ -43,8 +43,9 @@ static bool is_text(struct str value, struct str *ret)
 
 /* A message's fields, found in one walk. Each is a msgpack value; p NULL when it is not there. */
 struct message {
-	struct str role; // a text: of `role`, else of `type`
-	struct str content, name, tool_calls, tool_call_id;
+	struct str role; // the conventions' word, or what `role` says
+	struct str content, name, tool_calls, call_id;
+	bool is_call; // the whole message is a tool call: an item of OpenAI's responses
 };
 
 static void read_member(struct message *m, struct str key, struct str value, struct str *type)
@@ -53,17 +54,42 @@ static void read_member(struct message *m, struct str key, struct str value, str
 		is_text(value, &m->role);
 	else if (str_is(key, "type"))
 		is_text(value, type);
-	else if (str_is(key, "content"))
+	else if (str_is(key, "content") || (str_is(key, "output") && !m->content.p))
 		m->content = value;
 	else if (str_is(key, "name"))
 		m->name = value;
 	else if (str_is(key, "tool_calls"))
 		m->tool_calls = value;
-	else if (str_is(key, "tool_call_id"))
-		m->tool_call_id = value;
+	else if (str_is(key, "tool_call_id") || str_is(key, "call_id"))
+		m->call_id = value;
 }
 
-/* Whether it is one: it has a role and a content. */
+/* What frameworks say for a role; in `type` only these are one. */
+static struct str role_of(struct str word)
+{
+	static const char *const words[][2] = {
+		{"human", "user"},
+		{"HumanMessageChunk", "user"},
+		{"ai", "assistant"},
+		{"AIMessageChunk", "assistant"},
+		{"model", "assistant"},
+		{"function_call", "assistant"},
+		{"system", "system"},
+		{"SystemMessageChunk", "system"},
+		{"developer", "system"},
+		{"tool", "tool"},
+		{"ToolMessageChunk", "tool"},
+		{"function", "tool"},
+		{"function_call_output", "tool"},
+	};
+
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+		if (str_eq(word, str_of(words[i][0])))
+			return str_of(words[i][1]);
+	return (struct str){0};
+}
+
+/* Whether it is one: it has a role, and a content or tool calls. */
 static bool read_message(struct str value, struct message *ret)
 {
 	struct mp c = mp_of(value);
@@ -77,25 +103,10 @@ static bool read_message(struct str value, struct message *ret)
 		struct str key = value_key(&c);
 		read_member(ret, key, take(&c), &type);
 	}
-	if (!ret->role.p)
-		ret->role = type;
-	return ret->role.p && ret->content.p;
-}
-
-/* The conventions' role for a framework's word. */
-static struct str role_of(const struct message *m)
-{
-	struct str word = m->role;
-
-	if (str_is(word, "human") || str_is(word, "HumanMessageChunk"))
-		return STR("user");
-	if (str_is(word, "ai") || str_is(word, "model") || str_is(word, "AIMessageChunk"))
-		return STR("assistant");
-	if (str_is(word, "developer") || str_is(word, "SystemMessage"))
-		return STR("system");
-	if (str_is(word, "function"))
-		return STR("tool");
-	return word;
+	struct str role = role_of(ret->role.p ? ret->role : type);
+	ret->is_call = !ret->role.p && str_is(type, "function_call");
+	ret->role = role.p ? role : ret->role;
+	return ret->role.p && (ret->content.p || ret->tool_calls.p);
 }
 
 static bool find_list(struct str value, struct list *ret)
@@ -117,21 +128,13 @@ bool messages_are(struct str value)
 	return value.p && (find_list(value, &list) || read_message(value, &message));
 }
 
-static struct str spend(struct str s, size_t *budget)
-{
-	struct str cut = {s.p, utf8_cut(s.p, s.len, *budget)};
-
-	*budget -= cut.len;
-	return cut;
-}
-
 static void text_part(struct json *j, struct str text, size_t *budget)
 {
 	jsonw_object(j);
 	jsonw_key(j, "type");
 	jsonw_text(j, "text");
 	jsonw_key(j, "content");
-	jsonw_str(j, spend(text, budget));
+	jsonw_str(j, value_spend(text, budget));
 	jsonw_object_end(j);
 }
 
@@ -145,42 +148,79 @@ static void any_member(struct json *j, const char *key, struct str value, size_t
 	value_json(j, &c, budget);
 }
 
-/* OpenAI's {id, function: {name, arguments}} and LangChain's {id, name, args}. */
+/* OpenAI's {id, function: {name, arguments}} and {call_id, name, arguments}, LangChain's {id, name,
+ * args}, Anthropic's {id, name, input}. */
 static void tool_call_part(struct json *j, struct str call, size_t *budget)
 {
 	struct str function = value_lookup(call, "function");
 	struct str from = function.p ? function : call;
+	struct str id = value_lookup(call, "call_id");
 	struct str arguments = value_lookup(from, "arguments");
 
+	if (!arguments.p)
+		arguments = value_lookup(from, "args");
+	if (!arguments.p)
+		arguments = value_lookup(from, "input");
 	jsonw_object(j);
 	jsonw_key(j, "type");
 	jsonw_text(j, "tool_call");
-	any_member(j, "id", value_lookup(call, "id"), budget);
+	any_member(j, "id", id.p ? id : value_lookup(call, "id"), budget);
 	any_member(j, "name", value_lookup(from, "name"), budget);
-	any_member(j, "arguments", arguments.p ? arguments : value_lookup(from, "args"), budget);
+	any_member(j, "arguments", arguments, budget);
 	jsonw_object_end(j);
 }
 
-/* A block of a content list: a text, or whatever it is under its own type. */
-static void block_part(struct json *j, struct str block, size_t *budget)
+static void response_part(struct json *j, struct str id, struct str response, size_t *budget)
 {
-	struct str text = value_lookup_text(block, "text");
-	struct str type = value_lookup_text(block, "type");
-
-	if (is_text(block, &text) || (text.p && (!type.p || str_is(type, "text")))) {
-		text_part(j, text, budget);
-		return;
-	}
-	if (str_is(type, "tool_use") || str_is(type, "function_call"))
-		return; // said again as a tool call
 	jsonw_object(j);
 	jsonw_key(j, "type");
-	jsonw_str(j, type.p ? spend(type, budget) : STR("generic"));
-	any_member(j, "content", block, budget);
+	jsonw_text(j, "tool_call_response");
+	any_member(j, "id", id, budget);
+	any_member(j, "response", response, budget);
 	jsonw_object_end(j);
 }
 
-static void content_parts(struct json *j, struct str content, size_t *budget)
+static void other_part(struct json *j, const char *type, struct str content, size_t *budget)
+{
+	jsonw_object(j);
+	jsonw_key(j, "type");
+	jsonw_text(j, type);
+	any_member(j, "content", content, budget);
+	jsonw_object_end(j);
+}
+
+/* A block that is no text: whatever it is, under its own type. */
+static void typed_part(struct json *j, struct str block, bool calls_follow, size_t *budget)
+{
+	struct str type = value_lookup_text(block, "type");
+
+	if (str_is(type, "tool_use") || str_is(type, "function_call")) {
+		if (!calls_follow)
+			tool_call_part(j, block, budget);
+	} else if (str_is(type, "tool_result")) {
+		response_part(j, value_lookup(block, "tool_use_id"), value_lookup(block, "content"),
+		              budget);
+	} else if (str_is(type, "thinking")) {
+		other_part(j, "reasoning", value_lookup(block, "thinking"), budget);
+	} else {
+		jsonw_object(j);
+		jsonw_key(j, "type");
+		jsonw_str(j, type.p ? value_spend(type, budget) : STR("generic"));
+		any_member(j, "content", block, budget);
+		jsonw_object_end(j);
+	}
+}
+
+static bool has_type_of_text(struct str block)
+{
+	struct str type = value_lookup_text(block, "type");
+
+	return !type.p || str_is(type, "text") || str_is(type, "input_text") ||
+	       str_is(type, "output_text");
+}
+
+/* calls_follow: the message says its tool calls a second time, in a list of their own. */
+static void content_parts(struct json *j, struct str content, bool calls_follow, size_t *budget)
 {
 	struct list blocks;
 	struct str text;
@@ -189,19 +229,16 @@ static void content_parts(struct json *j, struct str content, size_t *budget)
 		if (text.len)
 			text_part(j, text, budget);
 	} else if (read_list(content, &blocks)) {
-		for (uint32_t i = 0; i < blocks.count; i++)
-			block_part(j, take(&blocks.at), budget);
+		for (uint32_t i = 0; i < blocks.count; i++) {
+			struct str block = take(&blocks.at);
+			if (!is_text(block, &text))
+				text = value_lookup_text(block, "text");
+			if (text.p && has_type_of_text(block))
+				text_part(j, text, budget);
+			else
+				typed_part(j, block, calls_follow, budget);
+		}
 	}
-}
-
-static void response_part(struct json *j, const struct message *m, size_t *budget)
-{
-	jsonw_object(j);
-	jsonw_key(j, "type");
-	jsonw_text(j, "tool_call_response");
-	any_member(j, "id", m->tool_call_id, budget);
-	any_member(j, "response", m->content, budget);
-	jsonw_object_end(j);
 }
 
 static void message_json(struct json *j, struct str message, size_t *budget)
@@ -210,23 +247,26 @@ static void message_json(struct json *j, struct str message, size_t *budget)
 	struct list calls;
 
 	read_message(message, &m); // one without a role or content shows what it has
-	struct str role = role_of(&m);
+	struct str role = m.role;
+	bool calls_follow = read_list(m.tool_calls, &calls);
 
 	jsonw_object(j);
 	jsonw_key(j, "role");
-	jsonw_str(j, spend(role, budget));
+	jsonw_str(j, value_spend(role, budget));
 	jsonw_key(j, "parts");
 	jsonw_array(j);
 	if (str_is(role, "tool")) {
-		response_part(j, &m, budget);
+		response_part(j, m.call_id, m.content, budget);
+	} else if (m.is_call) {
+		tool_call_part(j, message, budget);
 	} else {
-		content_parts(j, m.content, budget);
-		if (read_list(m.tool_calls, &calls))
-			for (uint32_t i = 0; i < calls.count; i++)
-				tool_call_part(j, take(&calls.at), budget);
+		content_parts(j, m.content, calls_follow, budget);
+		for (uint32_t i = 0; calls_follow && i < calls.count; i++)
+			tool_call_part(j, take(&calls.at), budget);
 	}
 	jsonw_array_end(j);
-	any_member(j, "name", m.name, budget);
+	if (!m.is_call)
+		any_member(j, "name", m.name, budget);
 	jsonw_object_end(j);
 }
 
@@ -257,7 +297,7 @@ static void plain_message(struct json *j, struct str text, const char *role, siz
 
 bool messages_json(struct json *j, struct str value, const char *default_role, size_t max)
 {
-	size_t budget = max;
+	size_t budget = max + 1;
 	struct list list;
 	uint32_t skip = 0;
 	struct str text;
@@ -312,7 +352,7 @@ struct str messages_last_text(struct str value, const char *role)
 	for (uint32_t i = 0; i < list.count; i++) {
 		read_message(take(&list.at), &m);
 		struct str text = content_text(m.content);
-		if (text.p && str_eq(role_of(&m), wanted))
+		if (text.p && str_eq(m.role, wanted))
 			found = text;
 	}
 	return found;

@@ -20,7 +20,8 @@ enum slot {
 	CACHE_WRITE_5M, // the write again, by lifetime
 	CACHE_WRITE_1H,
 	REASONING,
-	DETAILS, // a map of further counts
+	THOUGHTS, // Gemini's reasoning, beside its output
+	DETAILS,  // a map of further counts
 	SLOTS
 };
 
@@ -37,6 +38,7 @@ static const struct {
 	NAME("input_tokens", INPUT_MAYBE_BARE),
 	NAME("inputTokens", INPUT_MAYBE_BARE),
 	NAME("prompt_tokens", INPUT),
+	NAME("prompt", INPUT),
 	NAME("promptTokens", INPUT),
 	NAME("prompt_token_count", INPUT),
 	NAME("promptTokenCount", INPUT),
@@ -46,6 +48,7 @@ static const struct {
 	NAME("output_tokens", OUTPUT),
 	NAME("outputTokens", OUTPUT),
 	NAME("completion_tokens", OUTPUT),
+	NAME("completion", OUTPUT),
 	NAME("completionTokens", OUTPUT),
 	NAME("output_token_count", OUTPUT),
 	NAME("outputTokenCount", OUTPUT),
@@ -61,6 +64,7 @@ static const struct {
 	NAME("cached_tokens", CACHE_READ),
 	NAME("cachedTokens", CACHE_READ),
 	NAME("cached_input_tokens", CACHE_READ),
+	NAME("cachedInputTokens", CACHE_READ),
 	NAME("input_cached_tokens", CACHE_READ),
 	NAME("cached_content_token_count", CACHE_READ),
 	NAME("cachedContentTokenCount", CACHE_READ),
@@ -68,6 +72,7 @@ static const struct {
 	NAME("cache_read_input_tokens", CACHE_READ_APART),
 	NAME("cacheReadInputTokens", CACHE_READ_APART),
 	NAME("cache_creation", CACHE_WRITE), // a count, or a map by lifetime
+	NAME("cache_write", CACHE_WRITE),
 	NAME("cache_write_tokens", CACHE_WRITE),
 	NAME("cache_creation_input_tokens", CACHE_WRITE_APART),
 	NAME("cacheWriteInputTokens", CACHE_WRITE_APART),
@@ -77,15 +82,21 @@ static const struct {
 	NAME("reasoning_tokens", REASONING),
 	NAME("reasoningTokens", REASONING),
 	NAME("reasoning_output_tokens", REASONING),
-	NAME("thoughts_token_count", REASONING),
-	NAME("thoughtsTokenCount", REASONING),
+	NAME("thoughts_token_count", THOUGHTS),
+	NAME("thoughtsTokenCount", THOUGHTS),
 	NAME("input_token_details", DETAILS),
 	NAME("output_token_details", DETAILS),
 	NAME("input_tokens_details", DETAILS),
 	NAME("output_tokens_details", DETAILS),
 	NAME("prompt_tokens_details", DETAILS),
 	NAME("completion_tokens_details", DETAILS),
+	NAME("prompt_details", DETAILS),
+	NAME("completion_details", DETAILS),
+	NAME("billed_units", DETAILS),
 	NAME("token_usage", DETAILS),
+	NAME("tokenUsage", DETAILS),
+	NAME("usage_metadata", DETAILS),
+	NAME("usageMetadata", DETAILS),
 	NAME("usage", DETAILS),
 };
 
@@ -197,7 +208,7 @@ void usage_read(struct usage *ret, struct str map)
 
 	ret->cache_read = larger(counts[CACHE_READ], counts[CACHE_READ_APART]);
 	ret->cache_write = cache_written(counts);
-	ret->reasoning = counts[REASONING];
+	ret->reasoning = larger(counts[REASONING], counts[THOUGHTS]);
 	ret->input = counts[INPUT];
 	if (ret->input < 0) {
 		ret->input = counts[INPUT_MAYBE_BARE];
@@ -206,8 +217,8 @@ void usage_read(struct usage *ret, struct str map)
 			ret->input += known(ret->cache_read) + known(ret->cache_write);
 	}
 	ret->output = counts[OUTPUT];
-	if (ret->output < 0 && counts[CANDIDATES] >= 0)
-		ret->output = counts[CANDIDATES] + known(ret->reasoning);
+	if (ret->output < 0 && larger(counts[CANDIDATES], counts[THOUGHTS]) >= 0)
+		ret->output = known(counts[CANDIDATES]) + known(ret->reasoning);
 	int64_t sum = known(ret->input) + known(ret->output);
 	if (ret->input >= 0 || ret->output >= 0 || counts[TOTAL] >= 0)
 		ret->total = larger(counts[TOTAL], sum);

@@ -41,12 +41,15 @@ static void base64_json(struct json *j, struct str bytes)
 	buf_append_byte(out, '"');
 }
 
-static struct str spend(struct str s, size_t *budget)
+struct str value_spend(struct str s, size_t *budget)
 {
-	struct str cut = clip(s, *budget);
-
-	*budget -= cut.len;
-	return cut;
+	if (s.len < *budget) {
+		*budget -= s.len;
+		return s;
+	}
+	s = clip(s, *budget ? *budget - 1 : 0);
+	*budget = 0;
+	return s;
 }
 
 static void container_json(struct json *j, struct mp *c, const struct mp_value *v, size_t *budget);
@@ -67,10 +70,10 @@ static void scalar_json(struct json *j, const struct mp_value *v, size_t *budget
 		jsonw_double(j, v->d);
 		break;
 	case MP_STR:
-		jsonw_str(j, spend(v->s, budget));
+		jsonw_str(j, value_spend(v->s, budget));
 		break;
 	case MP_BIN:
-		base64_json(j, spend(v->s, budget));
+		base64_json(j, value_spend(v->s, budget));
 		break;
 	default:
 		jsonw_null(j);
@@ -98,7 +101,7 @@ static void key_json(struct json *j, struct mp *c, size_t *budget)
 	struct mp_value v;
 
 	if (mp_read(c, &v) == REFUSAL_NONE && v.type == MP_STR) {
-		jsonw_key_str(j, spend(v.s, budget));
+		jsonw_key_str(j, value_spend(v.s, budget));
 		return;
 	}
 	struct buf text;
@@ -182,12 +185,12 @@ struct str value_text(struct str value, size_t max, struct buf *scratch, size_t 
 		return clip(v.s, max);
 	}
 	// Texts inside share the limit, so that what is cut is still JSON.
-	size_t budget = max;
+	size_t budget = max + 1;
 	buf_clear(scratch);
 	jsonw_init(&j, scratch);
 	value_json(&j, &at, &budget);
 	if (budget == 0)
-		*ret_full = value.len;
+		*ret_full = value.len > scratch->len ? value.len : scratch->len + 1;
 	if (buf_error(scratch))
 		return (struct str){0};
 	return (struct str){(const char *)scratch->data, scratch->len};

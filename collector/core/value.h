@@ -12,13 +12,17 @@
 #include "base/str.h"
 #include "core/mp.h"
 
+/** Takes a text out of a budget that many share: one more than the bytes that are left, or 0 once
+ * something did not fit and was cut. */
+struct str value_spend(struct str s, size_t *budget);
+
 /** One value as JSON: bin as base64, ext as null, keys that are no text as their JSON. Texts share
- * *budget bytes: what goes past it is cut. */
+ * the budget. */
 void value_json(struct json *j, struct mp *c, size_t *budget);
 
 /** A value as text: a str as it is (borrowed), anything else as JSON in scratch (cleared first).
- * Cut to max bytes; *ret_full is the uncut length (of JSON: 0 if nothing was cut, else the length
- * of the msgpack). */
+ * Cut to max bytes; *ret_full is the uncut length (of JSON: 0 if nothing was cut, else about that
+ * of the msgpack, and longer than what is left). */
 struct str value_text(struct str value, size_t max, struct buf *scratch, size_t *ret_full);
 
 /** The attributes of a msgpack map as fields `field` (KeyValue) of the message being written, keys
