@@ -300,18 +300,24 @@ static void finish_attr(struct encoder *e, struct str finish, struct buf *base)
 		              finish, base);
 }
 
-static void exception_event(struct encoder *e, const struct ending *ending, struct buf *base)
+/* Cuts what is too long, and says so in the span. */
+static struct str cut_text(struct encoder *e, const char *field, struct str text, struct buf *base)
 {
-	struct str stack = ending->error_stack;
+	struct str cut = {text.p, text.p ? utf8_cut(text.p, text.len, e->max_value) : 0};
 
-	if (!stack.p)
-		return;
+	if (cut.len < text.len)
+		note_cut(e, field, text.len, base);
+	return cut;
+}
+
+static void exception_event(const struct ending *ending, struct str message, struct str stack,
+                            struct buf *base)
+{
 	size_t event = pb_begin(base, SPAN_EVENTS);
 	pb_fixed64(base, EVENT_TIME, ending->end_ns);
 	pb_str(base, EVENT_NAME, STR("exception"));
 	value_attr_text(base, EVENT_ATTRIBUTES, STR("exception.type"), ending->error_type);
-	value_attr_text(base, EVENT_ATTRIBUTES, STR("exception.message"), ending->error_message);
-	stack.len = utf8_cut(stack.p, stack.len, e->max_value);
+	value_attr_text(base, EVENT_ATTRIBUTES, STR("exception.message"), message);
 	value_attr_text(base, EVENT_ATTRIBUTES, STR("exception.stacktrace"), stack);
 	pb_end(base, event);
 }
@@ -319,21 +325,21 @@ static void exception_event(struct encoder *e, const struct ending *ending, stru
 static void encode_status(struct encoder *e, enum run_kind kind, const struct ending *ending,
                           struct buf *base)
 {
-	struct str message = ending->error_message;
-
 	if (ending->status == STATUS_OK)
 		return;
-	message.len = message.p ? utf8_cut(message.p, message.len, e->max_value) : 0;
 	if (ending->status == STATUS_CANCELLED) {
 		attr(base, "sidelight.status", STR("cancelled"));
 		attr(base, "sidelight.cancelled_by", ending->error_type);
 		return;
 	}
+	struct str message = cut_text(e, "error.message", ending->error_message, base);
+	struct str stack = cut_text(e, "error.stack", ending->error_stack, base);
 	attr(base, "error.type", ending->error_type.len ? ending->error_type : STR("_OTHER"));
 	attr(base, "sidelight.evidence", ending->evidence);
 	if (kind == KIND_TOOL && (e->convention & CONVENTION_SEAMS))
 		value_attr_text(base, SPAN_ATTRIBUTES, STR("tool.error"), message);
-	exception_event(e, ending, base);
+	if (stack.p)
+		exception_event(ending, message, stack, base);
 	size_t status = pb_begin(base, SPAN_STATUS);
 	if (message.len)
 		pb_str(base, SPAN_STATUS_MESSAGE, message);
