@@ -254,7 +254,7 @@ def ended(daemon: Daemon, trace: str) -> bool:
 
 def row_stored(bench: Bench, spans: int = 1_000_000) -> None:
     with Folder() as folder:
-        daemon = Daemon(bench.build, folder, size="1GiB")
+        daemon = Daemon(bench.build, folder, size="3GiB")
         try:
             load(bench.programs, daemon.socket, 2 * spans, 4, "--flush")
             kept = held(daemon)
@@ -273,7 +273,7 @@ def row_stored(bench: Bench, spans: int = 1_000_000) -> None:
 
 def held(daemon: Daemon) -> int:
     return int(daemon.metric("sidelight_spans_stored_total")
-               - daemon.metric("sidelight_spans_evicted_total"))
+               - daemon.metric("sidelight_store_spans_evicted_total"))
 
 
 def newest(daemon: Daemon) -> str:
