@@ -70,8 +70,9 @@ static int probe(const char *path)
 	int rc = connect(fd, (struct sockaddr *)&address, sizeof(address));
 	int error = rc < 0 ? errno : 0;
 	close(fd);
-	// EAGAIN: its backlog is full, so somebody listens.
-	return rc == 0 || error == EAGAIN ? ERR_BUSY : 0;
+	if (rc == 0 || error == EAGAIN) // its backlog is full, so somebody listens
+		return ERR_BUSY;
+	return error == ECONNREFUSED || error == ENOENT ? 0 : -error;
 }
 
 static int bind_and_listen(struct door *d, unsigned mode, gid_t group)
@@ -114,8 +115,8 @@ static void temporary_name(struct door *d)
 int door_bind(struct door *d, const char *path, unsigned mode, const char *group, int private_dir)
 {
 	*d = (struct door){.fd = -1};
-	if (strlen(path) >= sizeof(d->path))
-		return -ENAMETOOLONG;
+	if (path[0] == '\0' || strlen(path) >= sizeof(d->path))
+		return path[0] ? -ENAMETOOLONG : -EINVAL;
 	snprintf(d->path, sizeof(d->path), "%s", path);
 	temporary_name(d);
 	gid_t gid;
@@ -124,6 +125,8 @@ int door_bind(struct door *d, const char *path, unsigned mode, const char *group
 		rc = make_dir(path, mode, gid);
 	if (rc == 0)
 		rc = probe(path);
+	if (rc == 0)
+		rc = probe(d->temporary); // of one that is about to show itself
 	if (rc < 0)
 		return rc;
 	d->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -146,11 +149,16 @@ int door_show(struct door *d)
 	return rc;
 }
 
-void door_remove(struct door *d)
+static void remove_own(const struct door *d, const char *path)
 {
 	struct stat st;
 
-	unlink(d->temporary);
-	if (lstat(d->path, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_ino == d->inode)
-		unlink(d->path);
+	if (d->inode && lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_ino == d->inode)
+		unlink(path);
+}
+
+void door_remove(struct door *d)
+{
+	remove_own(d, d->temporary);
+	remove_own(d, d->path);
 }
