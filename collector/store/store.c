@@ -18,6 +18,8 @@
 static const char lock_name[] = "sidelight.lock";
 static const char lock_mark[] = "sidelight store\n";
 
+enum { READERS_BYTES = 8192 }; // LMDB's own length for 126 readers
+
 int from_mdb(int code)
 {
 	switch (code) {
@@ -292,10 +294,28 @@ static int load(struct store *s, bool read_only)
 	return mdb_txn_commit(txn); // also when reading: it makes the handles everybody's
 }
 
+/* LMDB maps its table of readers and writes there: a hole in it, on a disk that is full, is a
+ * SIGBUS. This is the length that it gives the file itself. */
+static int reserve_readers(const char *dir)
+{
+	char path[PATH_MAX];
+
+	if (path_in(path, dir, "lock.mdb") < 0)
+		return ENAMETOOLONG;
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return errno;
+	int rc = fallocate(fd, 0, 0, READERS_BYTES) < 0 ? errno : 0;
+	close(fd);
+	return rc == EOPNOTSUPP ? 0 : rc; // not every file system can
+}
+
 static int open_env(struct store *s, const struct store_options *o)
 {
-	int rc = mdb_env_create(&s->env);
+	int rc = o->read_only ? 0 : reserve_readers(o->dir);
 
+	if (rc == 0)
+		rc = mdb_env_create(&s->env);
 	if (rc == 0)
 		rc = mdb_env_set_maxdbs(s->env, STORE_DATABASES);
 	if (rc == 0)
