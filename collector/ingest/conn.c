@@ -397,6 +397,7 @@ static bool feed(struct conn *c, const uint8_t *bytes, size_t len)
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *b)
 {
 	struct conn *c = stream->data;
+	uint64_t frames = c->frames.count;
 
 	if (n == 0)
 		return;
@@ -408,7 +409,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *b)
 	if (pipeline_is_full(c->in->pipeline))
 		ingest_pause(c->in);
 	else
-		rest(c, (size_t)n);
+		rest(c, c->frames.count - frames < BUSY_FRAMES ? (size_t)n : BUSY_READ);
 }
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *ret)

@@ -338,6 +338,27 @@ def test_a_client_that_is_stopped_in_mid_frame_delays_nobody(daemon):
     assert_ledger(running)
 
 
+def test_small_frames_written_one_by_one_are_not_slowed_down(daemon):
+    """A socket holds 278 of them: a daemon that rests after each read must see that it was full."""
+    running = daemon()
+    count = 40_000
+    with running.agent() as agent:
+        run = agent.start(kind="agent", name="a")
+        agent.flush()
+        point = frame([3, run, 1, 1, "n", {}])
+        began = time.monotonic()
+        for _ in range(count):
+            agent.send_bytes(point)
+        agent.flush()
+        took = time.monotonic() - began
+        agent.end(run)
+        agent.flush()
+        agent.bye()
+    metrics = assert_ledger(running)
+    assert metrics("sidelight_events_dropped_total") == count - 128
+    assert took < 3, took  # it was 4.5 s with a rest of 32 ms each time
+
+
 def test_a_client_that_never_reads_its_answers_goes_on_being_served(daemon):
     running = daemon()
     with running.agent() as deaf, running.agent() as good:

@@ -84,7 +84,7 @@ def test_an_observation_has_all_of_the_request(daemon):
     assert tools["days"]["input"] == "soon" and tools["days"]["output"] is None
     assert tools["days"]["error"] == {"type": "ValueError", "message": "no such date"}
     assert tools["days"]["latency_ms"] == 10
-    assert (seen["slowest"]["name"], seen["slowest"]["latency_ms"]) == ("execute_tool weather", 400)
+    assert (seen["slowest"]["name"], seen["slowest"]["latency_ms"]) == ("weather", 400)
     assert_ledger(running)
 
 
