@@ -400,6 +400,8 @@ static int restore_root(struct runs *r, const struct open_head *head,
 	q->sums.service[sizeof(q->sums.service) - 1] = '\0';
 	buf_append(&q->sums.root, b->message.p, b->message.len);
 	buf_append(&q->sums.content, b->response.p, b->response.len);
+	request_stop_awaiting(r, q);
+	list_remove(&q->in_due);
 	q->due_ns = now.mono_ns + ROOT_GRACE_NS;
 	list_append(&r->ended_roots, &q->in_due);
 	return 0;
@@ -413,8 +415,12 @@ static int join_restored(struct runs *r, struct run *run, const uint8_t trace_id
 	if (!q)
 		return -ENOMEM;
 	request_attach(q, run);
-	if (state->waits_for_parent && (run->flags & RUN_IS_ROOT)) {
-		request_await(r, q, &run->parent);
+	bool is_root = run->flags & RUN_IS_ROOT;
+	bool is_held = run->state == RUN_HELD && !q->waits_for_parent;
+	if (state->waits_for_parent && !q->root_done && (is_root || is_held)) {
+		// It is the root's parent that is awaited; the root may be read back later.
+		request_stop_awaiting(r, q);
+		request_await(r, q, is_root ? &run->parent : &q->root);
 		q->due_ns = now.mono_ns + PARENT_WAIT_NS;
 		list_append(&r->orphans, &q->in_due);
 	}
@@ -430,9 +436,10 @@ static bool is_sound(const struct run_state_record *state, const struct run_byte
 	if (state->state == RUN_EARLY_END)
 		return true;
 	// A span begins with its trace id, which is written over when another one is found.
-	return (state->state == RUN_OPEN || state->state == RUN_HELD) && pb_next(&c, &f) == 1 &&
-	       f.number == 1 && f.wire == PB_BYTES && f.bytes.len == 16 &&
-	       f.bytes.p == b->base.p + TRACE_ID_AT;
+	bool known =
+		state->state == RUN_OPEN || (state->state == RUN_HELD && state->waits_for_parent);
+	return known && pb_next(&c, &f) == 1 && f.number == 1 && f.wire == PB_BYTES &&
+	       f.bytes.len == 16 && f.bytes.p == b->base.p + TRACE_ID_AT;
 }
 
 int runs_restore(struct runs *r, const struct run_id *id, struct str value, struct moment now)
