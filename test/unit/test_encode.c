@@ -1,5 +1,7 @@
 #include "runs_fixture.h"
 
+#include "core/encode.h"
+
 /* A span's name, OTLP kind and attributes, as one run of each convention gives them. */
 struct golden {
 	enum convention convention;
