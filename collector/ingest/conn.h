@@ -13,7 +13,7 @@ enum {
 	REST_MIN_MS = 1,
 	REST_MAX_MS = 32,
 	BUSY_READ = 48 * 1024, // a read of this much: the sender is ahead, so no rest
-	BUSY_FRAMES = 128, // or of so many: written one by one, a socket holds 278, however small
+	BUSY_FRAMES = 64, // or of so many: a socket holds 278, however small; who polls first, 70
 	HALF_FRAME_MS = 10000,
 	EVIDENCE_MS = 100, // for a killed process to be gone
 	ORPHAN_CHECK_MS = 1000,
