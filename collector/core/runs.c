@@ -5,9 +5,12 @@
 #include <string.h>
 
 #include "base/caps.h"
+#include "base/clock.h"
 #include "core/message.h"
 #include "core/runs_private.h"
 #include "core/value.h"
+
+#define CLOCKS_APART_NS (600 * NS_PER_S)
 
 enum { ANCESTORS_MAX = 256 }; // a chain of parents longer than this is a loop
 
@@ -365,7 +368,7 @@ static void give_up_oldest(struct runs *r, struct moment now)
 		finish_held(r, run->request, now);
 		return;
 	}
-	finish_closed(r, run, &why, run_duration(run, now.unix_ns, now.mono_ns), now);
+	finish_closed(r, run, &why, run_age(run, now), now);
 }
 
 static void make_room(struct runs *r, struct moment now)
@@ -378,6 +381,12 @@ static void make_room(struct runs *r, struct moment now)
 static bool is_parent_of_itself(const struct event *ev)
 {
 	return ev->has_parent && memcmp(&ev->parent, &ev->run, sizeof(ev->run)) == 0;
+}
+
+/* An event is minutes old at most, if a client had to keep it; another clock is off by more. */
+static bool is_our_clock(uint64_t theirs, uint64_t ours)
+{
+	return theirs <= ours + NS_PER_S && ours - theirs <= CLOCKS_APART_NS;
 }
 
 static enum refusal open_run(struct runs *r, struct source *s, const struct event *ev,
@@ -393,6 +402,8 @@ static enum refusal open_run(struct runs *r, struct source *s, const struct even
 	run->kind = (uint8_t)ev->kind;
 	run->start_ns = ev->unix_ns;
 	run->start_mono = ev->mono_ns;
+	if (is_our_clock(ev->mono_ns, now.mono_ns))
+		run->flags |= RUN_OUR_CLOCK;
 	if (ev->has_parent) {
 		run->flags |= RUN_HAS_PARENT;
 		run->parent = ev->parent;
@@ -506,7 +517,8 @@ static enum refusal keep_early(struct runs *r, struct source *s, const struct ev
 		return REFUSED_NO_MEMORY;
 	}
 	if (!r->o.content && ev->output.p)
-		blank(r->arena[run->arena].data + run->at + (ev->output.p - body.p), ev->output.len);
+		blank(r->arena[run->arena].data + run->at + (ev->output.p - body.p),
+		      ev->output.len);
 	return REFUSAL_NONE;
 }
 

@@ -46,6 +46,7 @@ struct source {
 	unsigned runs;            // that hold it
 	struct list_node members; // run.in_source
 	struct list_node in_table;
+	struct source *older; // its connection's, as an earlier hello described it; the connection's
 };
 
 struct finished_span {

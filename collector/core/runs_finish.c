@@ -12,6 +12,13 @@ uint64_t run_duration(const struct run *run, uint64_t unix_ns, uint64_t mono_ns)
 	return unix_ns > run->start_ns ? unix_ns - run->start_ns : 0;
 }
 
+uint64_t run_age(const struct run *run, struct moment now)
+{
+	// A client in another time namespace, or on another machine's clock, has only wall time in
+	// common with us.
+	return run_duration(run, now.unix_ns, run->flags & RUN_OUR_CLOCK ? now.mono_ns : 0);
+}
+
 /* Error types that say that a run was called off, with or without their module's name. */
 static bool means_cancelled(struct str type)
 {
@@ -318,8 +325,7 @@ void runs_close_source(struct runs *r, struct source *s, const struct closing *w
 			finish_unmatched(r, run, now);
 		} else if (run->state == RUN_OPEN) {
 			stat_add(counter, 1);
-			finish_closed(r, run, why, run_duration(run, now.unix_ns, now.mono_ns),
-			              now);
+			finish_closed(r, run, why, run_age(run, now), now);
 		}
 	}
 	s->runs--;

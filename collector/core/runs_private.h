@@ -24,6 +24,7 @@ enum run_flags {
 	RUN_REMOTE_PARENT = 8,
 	RUN_TOTALS = 16, // it shows the tokens of the runs below as its own
 	RUN_FIRST_TOKEN = 32,
+	RUN_OUR_CLOCK = 64, // its monotonic clock is ours
 };
 
 /* Where a run's bytes are: base, content, message, response, one after another. */
@@ -153,3 +154,5 @@ void finish_held(struct runs *r, struct table_request *q, struct moment now);
 void finish_request(struct runs *r, struct table_request *q, struct moment now);
 /** How long a run lasted by the client's clocks, until the given moment of them. */
 uint64_t run_duration(const struct run *run, uint64_t unix_ns, uint64_t mono_ns);
+/** How long a run has lasted by our own clocks. */
+uint64_t run_age(const struct run *run, struct moment now);

@@ -123,13 +123,46 @@ static struct source *make_source(struct conn *c, const struct event *hello)
 	return s;
 }
 
+/* What an earlier hello described is kept while runs of that time are open. */
+static void forget_idle_sources(struct conn *c)
+{
+	struct source **at = &c->source->older;
+
+	while (*at) {
+		struct source *s = *at;
+		if (s->runs > 0) {
+			at = &s->older;
+			continue;
+		}
+		*at = s->older;
+		runs_drop_source(c->in->runs, s);
+	}
+}
+
+static void drop_sources(struct conn *c)
+{
+	while (c->source) {
+		struct source *s = c->source;
+		c->source = s->older;
+		runs_drop_source(c->in->runs, s);
+	}
+}
+
+/* Closes all runs of the connection that are open. */
+static void close_runs(struct conn *c, const struct closing *why, struct moment at)
+{
+	for (struct source *s = c->source; s; s = s->older)
+		runs_close_source(c->in->runs, s, why, at);
+}
+
 static enum refusal on_hello(struct conn *c, const struct event *hello)
 {
 	struct source *s = make_source(c, hello);
 	if (!s)
 		return REFUSED_NO_MEMORY;
-	runs_drop_source(c->in->runs, c->source);
+	s->older = c->source;
 	c->source = s;
+	forget_idle_sources(c);
 	runs_adopt(c->in->runs, s);
 	return REFUSAL_NONE;
 }
@@ -141,15 +174,15 @@ static enum refusal on_flush(struct conn *c, const struct event *flush)
 	return rc < 0 ? REFUSED_NO_MEMORY : REFUSAL_NONE;
 }
 
+static const struct closing closed_by_bye = {
+	.status = STATUS_CANCELLED,
+	.error_type = {"bye", 3},
+};
+
 static void on_bye(struct conn *c, struct moment at)
 {
-	static const struct closing why = {
-		.status = STATUS_CANCELLED,
-		.error_type = {"bye", 3},
-	};
-
 	c->bye = true;
-	runs_close_source(c->in->runs, c->source, &why, at);
+	close_runs(c, &closed_by_bye, at);
 }
 
 static enum refusal dispatch(struct conn *c, const struct event *ev, struct str body,
@@ -241,7 +274,7 @@ static void leave(struct conn *c)
 void conn_abandon(struct conn *c)
 {
 	leave(c);
-	runs_drop_source(c->in->runs, c->source);
+	drop_sources(c);
 	close_timer(c);
 }
 
@@ -271,11 +304,10 @@ static void judge(struct conn *c)
 	}
 	why.evidence = str_of(evidence);
 	pipeline_lock(c->in->pipeline);
-	runs_close_source(c->in->runs, c->source, &why, c->ended);
+	close_runs(c, &why, c->ended);
 	pipeline_unlock(c->in->pipeline);
 	pipeline_fed(c->in->pipeline);
-	runs_drop_source(c->in->runs, c->source);
-	c->source = NULL;
+	drop_sources(c);
 	list_remove(&c->in_all);
 	close_timer(c);
 }
@@ -300,8 +332,12 @@ static void end(struct conn *c)
 	}
 	leave(c);
 	c->ended = now();
-	if (c->bye) {
-		runs_drop_source(in->runs, c->source);
+	if (c->bye) { // and of what it said after it
+		pipeline_lock(in->pipeline);
+		close_runs(c, &closed_by_bye, c->ended);
+		pipeline_unlock(in->pipeline);
+		pipeline_fed(in->pipeline);
+		drop_sources(c);
 		close_timer(c);
 		return;
 	}
