@@ -118,10 +118,13 @@ static void release_signals(struct daemon *d)
 static void say_store_error(const char *dir, int rc)
 {
 	const char *hint = "";
+	char busy[160];
 
+	snprintf(busy, sizeof(busy),
+	         "; sidelightd %ld runs on it: stop that one, or give --data another directory",
+	         store_holder(dir));
 	if (rc == ERR_BUSY)
-		hint = "; another sidelightd runs on it: stop that one, or give --data another "
-		       "directory";
+		hint = busy;
 	else if (rc == ERR_NETWORK_FS)
 		hint = "; choose a directory on a local disk";
 	else if (rc == ERR_VERSION)
@@ -149,6 +152,10 @@ static int open_store(struct daemon *d)
 	else if (quarantine)
 		log_error("the store was corrupt: it was moved to %s, and a new one begun",
 		          quarantine);
+	if (rc == 0 && !store_is_preallocated(d->store))
+		log_warn("store %s: store.size could not be reserved; a disk that others fill will "
+		         "hold events back",
+		         options.dir);
 	free(quarantine);
 	return rc;
 }
@@ -231,9 +238,13 @@ static int start_http(struct daemon *d)
 	if (rc == -EADDRINUSE)
 		log_error("http %s:%u: the port is taken; give --http 127.0.0.1:0 for any free one",
 		          c->http_host, c->http_port);
+	else if (rc == -EEXIST || rc == -ENOTSOCK)
+		log_error("http %s: something that is no socket of ours stands there and is left "
+		          "alone",
+		          c->api_socket);
 	else if (rc < 0)
-		log_error("http %s: %s", c->http_enabled ? c->http_host : c->api_socket,
-		          err_str(rc));
+		log_error("http %s and %s: %s", c->http_enabled ? c->http_host : "off",
+		          c->api_socket, err_str(rc));
 	return rc;
 }
 

@@ -1,4 +1,6 @@
+#include <fcntl.h>
 #include <getopt.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -15,7 +17,7 @@ static const char usage[] =
 	"It needs no configuration.\n"
 	"\n"
 	"  -c, --config FILE     read FILE (default: $SIDELIGHT_CONFIG, "
-        "/etc/sidelight/sidelight.yaml)\n"
+	"/etc/sidelight/sidelight.yaml)\n"
 	"      --socket PATH     where agents connect\n"
 	"      --data DIR        where the log is kept\n"
 	"      --http ADDR:PORT  metrics and API over TCP (default 127.0.0.1:4320), or off\n"
@@ -81,11 +83,22 @@ static int parse(int argc, char **argv, struct command *ret)
 	return EXIT_USAGE;
 }
 
+/* Else the next file to be opened, the store perhaps, would get what is printed. */
+static bool open_standard_files(void)
+{
+	for (int fd = 0; fd <= 2; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+			return false;
+	return true;
+}
+
 int main(int argc, char **argv)
 {
 	struct command command = {0};
 	struct config config;
 
+	if (!open_standard_files())
+		return EXIT_FAILURE;
 	int rc = parse(argc, argv, &command);
 	if (rc >= 0)
 		return rc;

@@ -34,6 +34,11 @@ static inline void list_append(struct list_node *head, struct list_node *node)
 	head->prev = node;
 }
 
+static inline void list_prepend(struct list_node *head, struct list_node *node)
+{
+	list_append(head->next, node);
+}
+
 static inline void list_remove(struct list_node *node)
 {
 	if (!node->next)

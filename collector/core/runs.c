@@ -21,6 +21,7 @@ static void init_lists(struct runs *r)
 	list_init(&r->orphans);
 	list_init(&r->age);
 	list_init(&r->sources);
+	list_init(&r->closing);
 	list_init(&r->dirty);
 	list_init(&r->sealed);
 }
@@ -61,6 +62,7 @@ int runs_new(struct runs **ret, const struct runs_options *options)
 static void free_source(struct source *s)
 {
 	list_remove(&s->in_table);
+	list_remove(&s->in_closing);
 	buf_deinit(&s->resource);
 	free(s);
 }
@@ -122,7 +124,7 @@ void source_attach(struct source *s, struct run *run)
 	list_append(&s->members, &run->in_source);
 }
 
-static void release_source(struct source *s)
+void source_release(struct source *s)
 {
 	if (--s->runs == 0 && !s->connected)
 		free_source(s);
@@ -134,7 +136,7 @@ void source_detach(struct runs *r, struct run *run)
 
 	list_remove(&run->in_source);
 	run->source = NULL;
-	release_source(s);
+	source_release(s);
 }
 
 void runs_each_orphaned(struct runs *r, source_fn *fn, void *ctx)
@@ -149,7 +151,7 @@ void runs_each_orphaned(struct runs *r, source_fn *fn, void *ctx)
 		if (!s->connected)
 			fn(ctx, s);
 		next = node->next;
-		release_source(s);
+		source_release(s);
 	}
 }
 
@@ -162,6 +164,14 @@ static void move_runs(struct source *from, struct source *to)
 	list_move_all(&to->members, &from->members);
 }
 
+/* One process, described alike: a connection doesn't take what another one of it began. */
+static bool is_same_peer(const struct source *a, const struct source *b)
+{
+	return a->pid == b->pid && a->pid_start == b->pid_start &&
+	       a->resource.len == b->resource.len &&
+	       memcmp(a->resource.data, b->resource.data, a->resource.len) == 0;
+}
+
 void runs_adopt(struct runs *r, struct source *s)
 {
 	struct list_node *node = r->sources.next, *next;
@@ -171,7 +181,7 @@ void runs_adopt(struct runs *r, struct source *s)
 	for (; node != &r->sources; node = next) {
 		next = node->next;
 		struct source *old = container_of(node, struct source, in_table);
-		if (old->connected || old->pid != s->pid || old->pid_start != s->pid_start)
+		if (old->connected || old->closing || !is_same_peer(old, s))
 			continue;
 		move_runs(old, s);
 		free_source(old);
@@ -261,8 +271,7 @@ static struct table_request *find_request(struct runs *r, struct run *run, const
 	return new_root_request(r, run, run->id.b);
 }
 
-static void join_request(struct runs *r, struct table_request *q, struct table_request *late,
-                         struct moment now)
+static void join_request(struct runs *r, struct table_request *q, struct table_request *late)
 {
 	while (!list_is_empty(&late->members)) {
 		struct run *run = list_first(&late->members, struct run, in_request);
@@ -275,8 +284,6 @@ static void join_request(struct runs *r, struct table_request *q, struct table_r
 			mark_ancestors(r, run);
 	}
 	request_release(r, late);
-	if (!q->waits_for_parent)
-		finish_held(r, q, now);
 }
 
 /* Those who waited for this run join its request; a run that waits, in the end, for itself is a
@@ -284,14 +291,16 @@ static void join_request(struct runs *r, struct table_request *q, struct table_r
 static void welcome_children(struct runs *r, struct run *run, struct moment now)
 {
 	struct table_request *late, *q = run->request;
+	bool any = false;
 
 	while ((late = request_awaiting(r, &run->id)) != NULL) {
 		request_stop_awaiting(r, late);
 		if (late != q)
-			join_request(r, q, late, now);
-		else
-			finish_held(r, q, now);
+			join_request(r, q, late);
+		any = true;
 	}
+	if (any && !q->waits_for_parent)
+		finish_held(r, q, now);
 }
 
 /* --- starts --- */
@@ -542,7 +551,7 @@ void finish_unmatched(struct runs *r, struct run *early, struct moment now)
 		if (table_find(r, &start.run) == early)
 			remove_run(r, early);
 	}
-	release_source(s);
+	source_release(s);
 }
 
 enum refusal runs_end(struct runs *r, struct source *s, const struct event *ev, struct str body,

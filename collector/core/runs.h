@@ -46,7 +46,14 @@ struct source {
 	unsigned runs;            // that hold it
 	struct list_node members; // run.in_source
 	struct list_node in_table;
-	struct source *older; // its connection's, as an earlier hello described it; the connection's
+	bool closing; // its open runs are being closed, as there is room
+	enum run_status closing_status;
+	struct str closing_type, closing_message; // literals
+	char closing_evidence[128];
+	struct moment closing_at;
+	struct list_node in_closing;
+	struct source
+		*older; // its connection's, as an earlier hello described it; the connection's
 };
 
 struct finished_span {
@@ -76,6 +83,8 @@ struct runs_sink {
 	int (*delete_open)(void *ctx, const struct run_id *run);
 	/* Copies what was put. -ENOENT when it is not there. */
 	int (*get_open)(void *ctx, const struct run_id *run, struct buf *out);
+	/* Whether much more can be taken before the next commit. NULL: always. */
+	bool (*has_room)(void *ctx);
 };
 
 struct runs_options {
@@ -109,13 +118,14 @@ enum refusal runs_end(struct runs *r, struct source *s, const struct event *ev, 
 /** A point of a run that is not open is dropped and counted. */
 void runs_point(struct runs *r, const struct event *ev, struct moment now);
 
-/* Why open runs are closed without an end. */
+/* Why open runs are closed without an end. The texts but evidence are literals. */
 struct closing {
 	enum run_status status;
 	struct str error_type, error_message, evidence;
 };
 
-/** Closes every open run of a source; ends without a start become spans. */
+/** Closes every open run of a source; ends without a start become spans. What the sink has no room
+ * for now is closed by runs_tick(), after a commit. */
 void runs_close_source(struct runs *r, struct source *s, const struct closing *why,
                        struct moment now);
 
@@ -134,7 +144,10 @@ int runs_seal(struct runs *r);
 /** What was sealed is durable: its copies in memory are dropped. */
 void runs_committed(struct runs *r);
 
-/** Bytes held in memory for open runs since the last seal. */
+/** What was sealed could not be written and never will be: those runs' starts are lost. */
+void runs_dropped(struct runs *r);
+
+/** Bytes that the next seal puts into the sink, at most. */
 size_t runs_bytes(const struct runs *r);
 
 /** Puts back one open run that a daemon before us stored. */

@@ -82,7 +82,7 @@ static void set_root(struct runs *r, struct run *run, const struct run_bytes *b,
 	q->root_done = true;
 	q->root_end_ns = a->end_ns;
 	if (request_set_root(&q->sums, &rec, a, &text) < 0)
-		stat_add(&r->o.stats->spans_dropped, 1);
+		q->sums.has_root = false; // no memory for it: no observation is written
 }
 
 /* Writes a run that has ended, its bytes complete in r->base and r->content. */
@@ -156,8 +156,10 @@ void finish_request(struct runs *r, struct table_request *q, struct moment now)
 		}
 		return;
 	}
-	if (q->root_done)
+	if (q->root_done && q->sums.has_root)
 		write_observation(r, q, now);
+	else if (q->root_done)
+		stat_add(&r->o.stats->observations_dropped, 1);
 	if (q->stored)
 		r->o.sink.delete_open(r->o.sink.ctx, &q->root);
 	request_release(r, q);
@@ -305,31 +307,83 @@ void finish_held(struct runs *r, struct table_request *q, struct moment now)
 
 /* --- closings --- */
 
-void runs_close_source(struct runs *r, struct source *s, const struct closing *why,
-                       struct moment now)
+static bool has_room(const struct runs *r)
+{
+	return !r->o.sink.has_room || r->o.sink.has_room(r->o.sink.ctx);
+}
+
+static void close_run(struct runs *r, struct run *run, const struct source *s)
+{
+	struct closing why = {
+		.status = s->closing_status,
+		.error_type = s->closing_type,
+		.error_message = s->closing_message,
+		.evidence = s->closing_evidence[0] ? str_of(s->closing_evidence) : (struct str){0},
+	};
+
+	if (run->state == RUN_EARLY_END) {
+		finish_unmatched(r, run, s->closing_at);
+	} else if (run->state == RUN_OPEN) {
+		stat_add(why.status == STATUS_CANCELLED ? &r->o.stats->runs_cancelled
+		                                        : &r->o.stats->runs_lost,
+		         1);
+		finish_closed(r, run, &why, run_age(run, s->closing_at), s->closing_at);
+	}
+}
+
+/* Returns whether all are closed. */
+static bool close_runs(struct runs *r, struct source *s)
 {
 	struct list_node todo; // finishing one may finish others: each is taken from here
-	atomic_uint_fast64_t *counter = why->status == STATUS_CANCELLED
-	                                        ? &r->o.stats->runs_cancelled
-	                                        : &r->o.stats->runs_lost;
 
 	list_init(&todo);
 	list_move_all(&todo, &s->members);
-	s->runs++; // held until we are through
-	while (!list_is_empty(&todo)) {
+	while (!list_is_empty(&todo) && has_room(r)) {
 		struct list_node *node = todo.prev; // the newest first: children before parents
-		struct run *run = container_of(node, struct run, in_source);
 		list_remove(node);
-		list_append(s->members.next, node); // back to its place
-		if (run->state == RUN_EARLY_END) {
-			finish_unmatched(r, run, now);
-		} else if (run->state == RUN_OPEN) {
-			stat_add(counter, 1);
-			finish_closed(r, run, why, run_age(run, now), now);
-		}
+		list_prepend(&s->members, node); // back to its place
+		close_run(r, container_of(node, struct run, in_source), s);
 	}
-	s->runs--;
+	bool all = list_is_empty(&todo);
+	list_move_all(&todo, &s->members);
+	list_move_all(&s->members, &todo);
+	return all;
+}
+
+static void close_sources(struct runs *r)
+{
+	while (!list_is_empty(&r->closing)) {
+		struct source *s = list_first(&r->closing, struct source, in_closing);
+		if (!close_runs(r, s))
+			break;
+		list_remove(&s->in_closing);
+		s->closing = false;
+		source_release(s);
+	}
 	runs_report_cuts(r);
+}
+
+void runs_close_source(struct runs *r, struct source *s, const struct closing *why,
+                       struct moment now)
+{
+	size_t most = sizeof(s->closing_evidence) - 1;
+	size_t len = why->evidence.len < most ? why->evidence.len : most;
+
+	s->closing_status = why->status;
+	s->closing_type = why->error_type;
+	s->closing_message = why->error_message;
+	s->closing_at = now;
+	if (len)
+		memcpy(s->closing_evidence, why->evidence.p, len);
+	s->closing_evidence[len] = '\0';
+	s->runs++; // the caller still has it
+	if (!s->closing) {
+		s->closing = true;
+		s->runs++; // until all are closed
+		list_append(&r->closing, &s->in_closing);
+	}
+	close_sources(r);
+	s->runs--;
 }
 
 static void cancel_rest(struct runs *r, struct table_request *q, struct moment now)
@@ -341,7 +395,7 @@ static void cancel_rest(struct runs *r, struct table_request *q, struct moment n
 	struct list_node *node = q->members.prev, *prev;
 
 	q->open++; // held until we are through
-	for (; node != &q->members; node = prev) {
+	for (; node != &q->members && has_room(r); node = prev) {
 		prev = node->prev;
 		struct run *run = container_of(node, struct run, in_request);
 		uint64_t lasted =
@@ -350,7 +404,13 @@ static void cancel_rest(struct runs *r, struct table_request *q, struct moment n
 		finish_closed(r, run, &why, lasted, now);
 	}
 	q->open--;
-	finish_request(r, q, now);
+	if (node == &q->members) {
+		finish_request(r, q, now);
+		return;
+	}
+	list_remove(&q->in_due); // goes on after the next commit
+	q->due_ns = now.mono_ns;
+	list_prepend(&r->ended_roots, &q->in_due);
 }
 
 static struct table_request *due_request(struct list_node *list, uint64_t now_ns)
@@ -375,7 +435,8 @@ void runs_tick(struct runs *r, struct moment now)
 		request_stop_awaiting(r, q); // it makes a trace of its own
 		finish_held(r, q, now);
 	}
-	while ((q = due_request(&r->ended_roots, now.mono_ns)) != NULL) {
+	close_sources(r);
+	while (has_room(r) && (q = due_request(&r->ended_roots, now.mono_ns)) != NULL) {
 		list_remove(&q->in_due);
 		cancel_rest(r, q, now);
 	}
@@ -397,6 +458,8 @@ uint64_t runs_deadline(const struct runs *r)
 	                         ? UINT64_MAX
 	                         : container_of(r->early.next, struct run, in_request)->due_ns;
 
+	if (!list_is_empty(&r->closing))
+		return 0;
 	due = roots < due ? roots : due;
 	return early < due ? early : due;
 }

@@ -125,19 +125,20 @@ static void append_slices(struct buf *arena, const struct run_bytes *b, size_t s
 		           slices[i].len);
 }
 
-static uint64_t size_of(const struct run *run)
-{
-	return (uint64_t)run->base_len + run->content_len + run->message_len + run->response_len;
-}
+/* What a put takes besides the run's bytes and its resource. */
+enum { PUT_OVERHEAD = sizeof(struct open_head) + sizeof(struct run_state_record) + 32 };
 
 static void set_lengths(struct runs *r, struct run *run, const struct run_bytes *b)
 {
-	r->open_bytes -= size_of(run);
+	size_t bytes = b->base.len + b->content.len + b->message.len + b->response.len;
+
 	run->base_len = (uint32_t)b->base.len;
 	run->content_len = (uint32_t)b->content.len;
 	run->message_len = (uint32_t)b->message.len;
 	run->response_len = (uint32_t)b->response.len;
-	r->open_bytes += size_of(run);
+	r->open_bytes -= run->takes;
+	run->takes = bytes ? (uint32_t)(bytes + run->source->resource.len + PUT_OVERHEAD) : 0;
+	r->open_bytes += run->takes;
 }
 
 int keep_put(struct runs *r, struct run *run, const struct run_bytes *b)
@@ -155,6 +156,7 @@ int keep_put(struct runs *r, struct run *run, const struct run_bytes *b)
 		return -ENOMEM;
 	}
 	set_lengths(r, run, b);
+	r->put_bytes += run->takes;
 	run->at = (uint32_t)at;
 	run->place = PLACE_ARENA;
 	run->arena = (uint8_t)r->filling;
@@ -185,7 +187,7 @@ void keep_renew(struct runs *r, struct run *run)
 
 size_t runs_bytes(const struct runs *r)
 {
-	return r->arena[r->filling].len;
+	return r->put_bytes;
 }
 
 /* --- to the store --- */
@@ -326,6 +328,7 @@ int runs_seal(struct runs *r)
 		rc = put < 0 ? put : rc;
 	}
 	r->filling = (r->filling + 1) % ARENAS;
+	r->put_bytes = 0;
 	carry_over(r, &left);
 	return rc;
 }
@@ -342,6 +345,17 @@ void runs_committed(struct runs *r)
 	if (arena->room > 256 * KIB && arena->len < arena->room / 8)
 		buf_deinit(arena);
 	buf_clear(arena);
+}
+
+void runs_dropped(struct runs *r)
+{
+	while (!list_is_empty(&r->sealed)) {
+		struct run *run = list_first(&r->sealed, struct run, in_dirty);
+		list_remove(&run->in_dirty);
+		run->place = PLACE_NONE;
+		run->stored = false;
+	}
+	runs_committed(r);
 }
 
 /* --- from the store --- */
@@ -471,10 +485,10 @@ int runs_restore(struct runs *r, const struct run_id *id, struct str value, stru
 	run->start_ns = state.start_ns;
 	run->start_mono = state.start_mono;
 	run->duration_ns = state.duration_ns;
-	set_lengths(r, run, &b);
 	run->place = PLACE_STORE;
 	run->stored = true;
 	source_attach(s, run);
+	set_lengths(r, run, &b);
 	if (state.state == RUN_EARLY_END) {
 		run->due_ns = now.mono_ns + START_WAIT_NS;
 		list_append(&r->early, &run->in_request);

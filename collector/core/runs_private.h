@@ -41,6 +41,7 @@ struct run {
 	uint64_t due_ns; // RUN_EARLY_END, mono
 	uint32_t at;     // PLACE_ARENA
 	uint32_t base_len, content_len, message_len, response_len;
+	uint32_t takes; // bytes of the store, its resource among them
 	uint16_t points;
 	uint8_t kind, state, flags, status;
 	uint8_t place, arena;
@@ -89,6 +90,7 @@ struct runs {
 	struct list_node early, ended_roots, orphans;
 	struct list_node age; // every run of the table, oldest first
 	struct list_node sources;
+	struct list_node closing; // sources whose runs are still to be closed
 	uint64_t last_source_id;
 	// runs_keep.c
 	struct buf arena[ARENAS];
@@ -96,6 +98,7 @@ struct runs {
 	struct list_node dirty,
 		sealed;      // runs whose newest bytes are in the filling, the other arena
 	uint64_t open_bytes; // of all runs, wherever they are
+	size_t put_bytes;    // at most what the next seal puts into the sink
 	// scratch of one call
 	struct buf base, content, kept, state, meta, text;
 	uint64_t cut_reported;
@@ -121,6 +124,8 @@ struct table_request *request_awaiting(const struct runs *r, const struct run_id
 /* --- runs.c --- */
 void source_attach(struct source *s, struct run *run);
 void source_detach(struct runs *r, struct run *run);
+/** Takes back one hold on a source; it is freed when nobody has it any more. */
+void source_release(struct source *s);
 void request_attach(struct table_request *q, struct run *run);
 void mark_ancestors(struct runs *r, const struct run *run);
 void runs_report_cuts(struct runs *r);

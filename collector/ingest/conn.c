@@ -101,22 +101,23 @@ static void refuse(struct conn *c, enum refusal why)
 static struct source *make_source(struct conn *c, const struct event *hello)
 {
 	const struct config *config = c->in->o.config;
-	struct resource_pair extra[64];
-	size_t count = 0;
+	size_t count = config->service_attribute_count;
+	struct resource_pair *extra = calloc(count + 1, sizeof(*extra));
 	struct buf resource;
 
-	for (; count < config->service_attribute_count && count < 64; count++)
-		extra[count] =
-			(struct resource_pair){str_of(config->service_attributes[count].key),
-		                               str_of(config->service_attributes[count].value)};
+	if (!extra)
+		return NULL;
+	for (size_t i = 0; i < count; i++)
+		extra[i] = (struct resource_pair){str_of(config->service_attributes[i].key),
+		                                  str_of(config->service_attributes[i].value)};
 	buf_init(&resource, CAP_RESOURCE);
-	encode_resource(&resource,
-	                hello->service.len ? hello->service : str_of(config->service_name),
-	                hello->resource, hello->sdk, extra, count);
+	struct str service = hello->service.len ? hello->service : str_of(config->service_name);
+	encode_resource(&resource, service, hello->resource, hello->sdk, extra, count);
 	if (buf_error(&resource)) { // too much of it: the name alone
 		buf_clear(&resource);
-		encode_resource(&resource, hello->service, (struct str){0}, hello->sdk, NULL, 0);
+		encode_resource(&resource, service, (struct str){0}, hello->sdk, NULL, 0);
 	}
+	free(extra);
 	struct source *s = runs_add_source(c->in->runs, c->peer.pid, c->peer.start,
 	                                   (struct str){(char *)resource.data, resource.len});
 	buf_deinit(&resource);
@@ -234,8 +235,9 @@ static bool on_frame(void *ctx, struct str body, enum refusal why)
 		stat_add(&c->in->o.stats->frames_accepted, 1);
 	else
 		refuse(c, why);
-	return why !=
-	       REFUSED_BAD_VERSION; // nothing that follows can be trusted to mean what we read
+	// After another version, nothing that follows can be trusted to mean what we read.
+	c->failed = why == REFUSED_BAD_VERSION;
+	return !c->failed && !pipeline_is_full(c->in->pipeline);
 }
 
 /* --- the end of a connection --- */
@@ -247,6 +249,7 @@ static void on_handle_closed(uv_handle_t *handle)
 	if (--c->handles > 0)
 		return;
 	frames_deinit(&c->frames);
+	buf_deinit(&c->held);
 	free(c);
 }
 
@@ -278,6 +281,13 @@ void conn_abandon(struct conn *c)
 	close_timer(c);
 }
 
+static void let_go(struct conn *c)
+{
+	drop_sources(c);
+	list_remove(&c->in_all);
+	close_timer(c);
+}
+
 /* What is known of a process that left without a bye. */
 static void judge(struct conn *c)
 {
@@ -285,6 +295,12 @@ static void judge(struct conn *c)
 	struct closing why = {.status = STATUS_ERROR};
 	bool alive = c->peer.pid && peer_is_alive(c->peer.pid, c->peer.start);
 
+	if (alive &&
+	    c->timed_out) { // it may wait for its model, half a frame unsent, and come back
+		let_go(c);
+		ingest_watch_orphans(c->in);
+		return;
+	}
 	if (c->peer.pid == 0) {
 		why.error_type = STR("connection_lost");
 		why.error_message = STR("the connection was lost while this ran");
@@ -307,9 +323,7 @@ static void judge(struct conn *c)
 	close_runs(c, &why, c->ended);
 	pipeline_unlock(c->in->pipeline);
 	pipeline_fed(c->in->pipeline);
-	drop_sources(c);
-	list_remove(&c->in_all);
-	close_timer(c);
+	let_go(c);
 }
 
 static void on_evidence(uv_timer_t *timer)
@@ -346,6 +360,11 @@ static void end(struct conn *c)
 	list_append(&in->ended, &c->in_all);
 }
 
+void conn_hang_up(struct conn *c)
+{
+	end(c);
+}
+
 /* --- reading --- */
 
 static void on_half_frame(uv_timer_t *timer)
@@ -366,6 +385,7 @@ static void on_half_frame(uv_timer_t *timer)
 	tell(c, REFUSED_TIMEOUT);
 	in->kept -= c->frames.kept.len;
 	frames_deinit(&c->frames);
+	c->timed_out = true;
 	end(c);
 }
 
@@ -418,16 +438,35 @@ static void check_kept(struct conn *c, size_t before)
 /* Returns false when the connection has to end. */
 static bool feed(struct conn *c, const uint8_t *bytes, size_t len)
 {
+	struct str left = {(const char *)bytes, len};
 	struct feeding f = {c, now()};
 	size_t before = c->frames.kept.len;
 
-	stat_add(&c->in->o.stats->bytes_received, len);
 	pipeline_lock(c->in->pipeline);
-	int rc = frames_feed(&c->frames, bytes, len, on_frame, &f);
+	int rc = frames_feed(&c->frames, &left, on_frame, &f);
 	pipeline_unlock(c->in->pipeline);
 	check_kept(c, before);
+	if (rc == -ECANCELED && !c->failed) { // no room for more now
+		buf_append(&c->held, left.p, left.len);
+		rc = buf_error(&c->held);
+	}
 	pipeline_fed(c->in->pipeline);
 	return rc == 0;
+}
+
+/* Feeds what was held back, as far as there is room. Returns false when the connection has to
+ * end. */
+static bool catch_up(struct conn *c)
+{
+	bool ok = true;
+
+	while (ok && c->held.len > 0 && !pipeline_is_full(c->in->pipeline)) {
+		struct buf held = c->held;
+		buf_init(&c->held, READ_SIZE);
+		ok = feed(c, held.data, held.len);
+		buf_deinit(&held);
+	}
+	return ok;
 }
 
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *b)
@@ -437,7 +476,8 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *b)
 
 	if (n == 0)
 		return;
-	if (n < 0 || !feed(c, (const uint8_t *)b->base, (size_t)n)) {
+	stat_add(&c->in->o.stats->bytes_received, n > 0 ? (uint64_t)n : 0);
+	if (n < 0 || !feed(c, (const uint8_t *)b->base, (size_t)n) || !catch_up(c)) {
 		end(c);
 		return;
 	}
@@ -457,7 +497,16 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *ret)
 
 void conn_read(struct conn *c)
 {
-	if (!c->ended_once && !c->in->full && !list_is_linked(&c->in_resting))
+	if (c->ended_once || c->in->full || list_is_linked(&c->in_resting))
+		return;
+	if (!catch_up(c)) {
+		end(c);
+		return;
+	}
+	watch_half_frame(c);
+	if (pipeline_is_full(c->in->pipeline))
+		ingest_pause(c->in);
+	else
 		uv_read_start((uv_stream_t *)&c->pipe, on_alloc, on_read);
 }
 
@@ -474,10 +523,15 @@ bool conn_drain(struct conn *c)
 	if (uv_fileno((uv_handle_t *)&c->pipe, &fd) < 0)
 		return true;
 	while (c->drained < DRAIN_MAX) {
+		if (!catch_up(c))
+			break;
 		if (pipeline_is_full(c->in->pipeline))
 			return false;
 		ssize_t n = read(fd, c->in->buffer, sizeof(c->in->buffer));
-		if (n <= 0 || !feed(c, c->in->buffer, (size_t)n))
+		if (n <= 0)
+			break;
+		stat_add(&c->in->o.stats->bytes_received, (uint64_t)n);
+		if (!feed(c, c->in->buffer, (size_t)n))
 			break;
 		c->drained += (size_t)n;
 	}
@@ -505,6 +559,7 @@ void conn_accept(struct ingest *in)
 	c->in = in;
 	c->handles = 2;
 	frames_init(&c->frames, in->o.config->max_frame);
+	buf_init(&c->held, READ_SIZE);
 	uv_pipe_init(in->o.loop, &c->pipe, 0);
 	uv_timer_init(in->o.loop, &c->timer);
 	c->pipe.data = c->timer.data = c;

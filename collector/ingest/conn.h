@@ -32,11 +32,14 @@ struct conn {
 	struct peer peer;
 	struct frames frames;
 	uint64_t told;         // kinds of faults it was told of, as bits
+	struct buf held;       // what was read but not fed yet: the pipeline was full
 	uint64_t since_frames; // frames when the half frame began
 	struct moment ended;
 	struct list_node in_all, in_resting;
 	size_t drained; // bytes read since we stop
 	bool half, bye, ended_once;
+	bool failed;      // its stream means nothing to us any more
+	bool timed_out;   // we ended it
 	unsigned handles; // that are not closed yet
 };
 
@@ -55,13 +58,16 @@ struct ingest {
 	size_t kept;      // bytes of half frames
 	bool full;        // nothing is read until the store has caught up
 	bool stopping;
-	bool given_up;         // to stop with, the store was waited for in vain
+	bool given_up;       // to stop with, the store was waited for in vain
 	uint64_t started_ns; // mono
 	uint8_t buffer[READ_SIZE];
 };
 
 /** Wakes those who rest, in a while. */
 void ingest_rest(struct ingest *in);
+
+/** Looks now and then whether the processes of runs without a connection are there. */
+void ingest_watch_orphans(struct ingest *in);
 
 /** Stops all reading until the store has caught up. */
 void ingest_pause(struct ingest *in);
@@ -75,6 +81,9 @@ void conn_pause(struct conn *c);
 
 /** Reads what is there without waiting, before a stop. False: there is more, but no room now. */
 MUST_CHECK bool conn_drain(struct conn *c);
+
+/** Ends it, as if the client had gone. */
+void conn_hang_up(struct conn *c);
 
 /** Lets go without judging its runs: they stay open in the store. */
 void conn_abandon(struct conn *c);

@@ -41,7 +41,8 @@ static int check_prefix(struct frames *f, size_t length, frame_fn *fn, void *ctx
 	if (length <= f->max_frame)
 		return 0;
 	f->count++;
-	return fn(ctx, (struct str){0}, REFUSED_TOO_LONG) ? 1 : -ECANCELED;
+	fn(ctx, (struct str){0}, REFUSED_TOO_LONG);
+	return 1;
 }
 
 static size_t skip(struct frames *f, size_t len)
@@ -127,19 +128,18 @@ static int begin(struct frames *f, struct str *from, frame_fn *fn, void *ctx)
 	return 0;
 }
 
-int frames_feed(struct frames *f, const uint8_t *bytes, size_t len, frame_fn *fn, void *ctx)
+int frames_feed(struct frames *f, struct str *bytes, frame_fn *fn, void *ctx)
 {
-	struct str from = {(const char *)bytes, len};
 	int rc = 0;
 
-	while (rc == 0 && from.len > 0) {
+	while (rc == 0 && bytes->len > 0) {
 		if (f->skip > 0) {
-			size_t n = skip(f, from.len);
-			from = (struct str){from.p + n, from.len - n};
+			size_t n = skip(f, bytes->len);
+			*bytes = (struct str){bytes->p + n, bytes->len - n};
 		} else if (f->kept.len > 0) {
-			rc = go_on(f, &from, fn, ctx);
+			rc = go_on(f, bytes, fn, ctx);
 		} else {
-			rc = begin(f, &from, fn, ctx);
+			rc = begin(f, bytes, fn, ctx);
 		}
 	}
 	return rc;

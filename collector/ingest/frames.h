@@ -24,15 +24,16 @@ struct frames {
 };
 
 /* What frames_feed() finds. refused: a frame that is skipped, and why; body is empty then.
- * Returns false to stop feeding. */
+ * Returns false to stop after a whole frame. */
 typedef bool frame_fn(void *ctx, struct str body, enum refusal refused);
 
 void frames_init(struct frames *f, size_t max_frame);
 void frames_deinit(struct frames *f);
 
 /** Takes bytes and calls fn for each frame that they complete. 0; -EPROTO: a prefix beyond every
- * limit, the stream is lost; -ENOMEM: what is left could not be kept; -ECANCELED: fn said so. */
-int frames_feed(struct frames *f, const uint8_t *bytes, size_t len, frame_fn *fn, void *ctx);
+ * limit, the stream is lost; -ENOMEM: what is left could not be kept; -ECANCELED: fn said so.
+ * *bytes is what is left: nothing, or with -ECANCELED what follows that frame. */
+int frames_feed(struct frames *f, struct str *bytes, frame_fn *fn, void *ctx);
 
 /** Gives up the frame that is being kept: the rest of it will be skipped. False if its length is
  * not known yet. */

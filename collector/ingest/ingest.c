@@ -57,8 +57,10 @@ static void on_roomy(void *ctx)
 	if (!in->full || in->stopping || pipeline_is_full(in->pipeline))
 		return;
 	in->full = false;
-	for (struct list_node *n = in->all.next; n != &in->all; n = n->next)
+	for (struct list_node *n = in->all.next, *next; n != &in->all; n = next) {
+		next = n->next; // it may end by what it had said
 		conn_read(container_of(n, struct conn, in_all));
+	}
 }
 
 static void on_flushed(void *ctx, void *waiter, uint64_t token)
@@ -73,6 +75,15 @@ static void on_committed(void *ctx)
 	in->o.committed(in->o.ctx);
 }
 
+/* Whoever is connected may have lost something that a later flush would seem to cover. */
+static void on_dropped(void *ctx)
+{
+	struct ingest *in = ctx;
+
+	while (!list_is_empty(&in->all))
+		conn_hang_up(list_first(&in->all, struct conn, in_all));
+}
+
 static void on_failed(void *ctx)
 {
 	struct ingest *in = ctx;
@@ -81,6 +92,8 @@ static void on_failed(void *ctx)
 }
 
 /* --- runs that a daemon before us left open --- */
+
+static void on_orphans(uv_timer_t *timer);
 
 struct orphan_check {
 	struct ingest *in;
@@ -94,7 +107,7 @@ static void check_orphan(void *ctx, struct source *s)
 	struct closing why = {
 		.status = STATUS_ERROR,
 		.error_type = STR("process_lost"),
-		.error_message = STR("the process was lost while the collector was away"),
+		.error_message = STR("the process was lost while this ran: killed, or crashed"),
 	};
 	uint64_t age_ms = (clock_mono_ns() - w->in->started_ns) / NS_PER_MS;
 
@@ -103,12 +116,18 @@ static void check_orphan(void *ctx, struct source *s)
 		w->left++;
 		return;
 	}
-	snprintf(evidence, sizeof(evidence), "pid %" PRId64 " did not come back", s->pid);
+	snprintf(evidence, sizeof(evidence), "pid %" PRId64 " is gone", s->pid);
 	why.evidence = str_of(evidence);
 	pipeline_lock(w->in->pipeline);
 	runs_close_source(w->in->runs, s, &why, (struct moment){clock_unix_ns(), clock_mono_ns()});
 	pipeline_unlock(w->in->pipeline);
 	runs_drop_source(w->in->runs, s);
+}
+
+void ingest_watch_orphans(struct ingest *in)
+{
+	if (!in->stopping && !uv_is_active((uv_handle_t *)&in->orphans))
+		uv_timer_start(&in->orphans, on_orphans, ORPHAN_CHECK_MS, ORPHAN_CHECK_MS);
 }
 
 static void on_orphans(uv_timer_t *timer)
@@ -171,6 +190,7 @@ static int start_pipeline(struct ingest *in)
 		.flushed = on_flushed,
 		.roomy = on_roomy,
 		.committed = on_committed,
+		.dropped = on_dropped,
 		.failed = on_failed,
 	};
 

@@ -15,7 +15,7 @@
 #include "store/commit.h"
 #include "store/store.h"
 
-enum { WAITERS_MAX = 4096, BATCHES = 2 };
+enum { WAITERS_FULL = 4096, BATCHES = 2 };
 
 struct waiter {
 	void *who; // NULL: gone
@@ -37,6 +37,8 @@ struct pipeline {
 	struct batch batches[BATCHES];
 	struct waiters waiters[BATCHES];
 	unsigned filling; // the other one is being committed, or is empty
+	size_t batch_cap; // bytes; at most an eighth of the store, so that a batch always fits
+	uint64_t drops_told;
 	bool committing;
 	bool broken; // a sync failed: what was written before may be gone, so no more is promised
 	atomic_int result; // of the commit that came back, set by the worker before it wakes us
@@ -114,6 +116,11 @@ static int delete_open(void *ctx, const struct run_id *run)
 	return batch_delete_open(batch_of(ctx), run);
 }
 
+static bool has_room(void *ctx)
+{
+	return !pipeline_is_full(ctx);
+}
+
 static int get_open(void *ctx, const struct run_id *run, struct buf *out)
 {
 	struct pipeline *p = ctx;
@@ -146,17 +153,31 @@ static void pay(struct pipeline *p)
 		p->paid_until_ns = most;
 }
 
+/* Something that was fed did not fit: those who wait for it wait for the next commit. */
+static void put_off_waiters(struct pipeline *p)
+{
+	struct waiters *now = &p->waiters[p->filling];
+	struct waiters *next = &p->waiters[(p->filling + 1) % BATCHES];
+	struct waiters empty = *next; // the other batch's have been answered
+
+	*next = *now;
+	empty.count = 0;
+	*now = empty;
+}
+
 static void commit(struct pipeline *p)
 {
 	struct batch *b = &p->batches[p->filling];
 
-	if (runs_seal(p->runs) < 0)
-		log_warn("some open runs did not fit into a commit; they stay in memory");
+	bool all = runs_seal(p->runs) == 0;
 	if (batch_is_empty(b)) {
 		runs_committed(p->runs);
-		answer(p, &p->waiters[p->filling]);
+		if (all)
+			answer(p, &p->waiters[p->filling]);
 		return;
 	}
+	if (!all)
+		put_off_waiters(p);
 	uv_timer_stop(&p->soon);
 	p->committing = true;
 	pay(p);
@@ -223,6 +244,23 @@ static void on_worker_done(void *ctx, int error)
 	uv_async_send(&p->done);
 }
 
+static void do_due(struct pipeline *p)
+{
+	pipeline_lock(p);
+	runs_tick(p->runs, now());
+	pipeline_unlock(p);
+}
+
+static void warn_of_drops(struct pipeline *p)
+{
+	uint64_t drops = stat_get(&p->o.stats->spans_dropped);
+
+	if (drops > p->drops_told)
+		log_warn("%llu spans could not be stored since the start",
+		         (unsigned long long)drops);
+	p->drops_told = drops;
+}
+
 /* A batch that will never fit. Nobody is told that it is durable. */
 static void drop_batch(struct pipeline *p, unsigned which)
 {
@@ -233,8 +271,10 @@ static void drop_batch(struct pipeline *p, unsigned which)
 	log_error("%llu spans were dropped: they are more than store.size can hold at once",
 	          (unsigned long long)b->spans.count);
 	batch_clear(b);
-	p->waiters[which].count = 0;
+	runs_dropped(p->runs);
+	p->waiters[0].count = p->waiters[1].count = 0;
 	set_reason(p, 0);
+	p->o.dropped(p->o.ctx); // and no later flush may be taken to cover it
 }
 
 /* After a failed sync a second one may succeed without the data, so only a new start, which looks
@@ -271,6 +311,8 @@ static void on_committed(uv_async_t *async)
 	answer(p, &p->waiters[committed]);
 	if (spans)
 		p->o.committed(p->o.ctx);
+	warn_of_drops(p);
+	do_due(p); // what there was no room for
 	p->o.roomy(p->o.ctx);
 	consider_commit(p);
 }
@@ -284,9 +326,7 @@ static void on_due(uv_timer_t *timer)
 	struct pipeline *p = timer->data;
 
 	p->due_ns = UINT64_MAX;
-	pipeline_lock(p);
-	runs_tick(p->runs, now());
-	pipeline_unlock(p);
+	do_due(p);
 	pipeline_fed(p);
 }
 
@@ -294,7 +334,8 @@ static void arm_due(struct pipeline *p)
 {
 	uint64_t due = runs_deadline(p->runs);
 
-	if (due >= p->due_ns) // fires in time, or a little early once
+	if (due >= p->due_ns ||
+	    pipeline_is_full(p)) // it fires early enough, or a commit comes first
 		return;
 	uint64_t at = clock_mono_ns();
 	p->due_ns = due;
@@ -330,7 +371,7 @@ static int start_runs(struct pipeline *p)
 		.max_open_bytes = c->store_bytes / 4, // the log needs room as well
 		.stats = p->o.stats,
 		.metrics = &p->metrics,
-		.sink = {p, take_span, take_observation, put_open, delete_open, get_open},
+		.sink = {p, take_span, take_observation, put_open, delete_open, get_open, has_room},
 	};
 
 	int rc = runs_new(&p->runs, &options);
@@ -376,6 +417,9 @@ int pipeline_start(struct pipeline **ret, const struct pipeline_options *options
 	if (!p)
 		return -ENOMEM;
 	p->o = *options;
+	p->batch_cap = options->config->store_bytes / 8 < CAP_BATCH
+	                       ? (size_t)(options->config->store_bytes / 8)
+	                       : CAP_BATCH;
 	pthread_mutex_init(&p->lock, NULL);
 	metrics_init(&p->metrics);
 	for (int i = 0; i < BATCHES; i++)
@@ -435,15 +479,14 @@ struct runs *pipeline_runs(struct pipeline *p)
 
 bool pipeline_is_full(const struct pipeline *p)
 {
-	return batch_bytes(&p->batches[p->filling]) + runs_bytes(p->runs) >= CAP_BATCH;
+	return batch_bytes(&p->batches[p->filling]) + runs_bytes(p->runs) >= p->batch_cap ||
+	       p->waiters[p->filling].count >= WAITERS_FULL;
 }
 
 int pipeline_flush(struct pipeline *p, void *who, uint64_t token)
 {
 	struct waiters *w = &p->waiters[p->filling];
 
-	if (w->count == WAITERS_MAX)
-		return -ENOSPC;
 	if (w->count == w->room) {
 		unsigned room = w->room ? 2 * w->room : 16;
 		struct waiter *list = realloc(w->list, room * sizeof(*list));

@@ -38,6 +38,7 @@ struct pipeline_options {
 	void (*flushed)(void *ctx, void *waiter, uint64_t token);
 	void (*roomy)(void *ctx);     // there is room again after pipeline_is_full()
 	void (*committed)(void *ctx); // new spans are durable
+	void (*dropped)(void *ctx);   // a batch was dropped: nothing before now can be acknowledged
 	void (*failed)(void *ctx);    // the disk failed: nothing can be promised any more
 };
 
@@ -55,8 +56,8 @@ bool pipeline_is_full(const struct pipeline *p);
 /** Events were fed: commits now or arranges for it. */
 void pipeline_fed(struct pipeline *p);
 
-/** flushed() is called for the waiter once everything fed so far is durable. -ENOSPC when too many
- * wait already. */
+/** flushed() is called for the waiter once everything fed so far is durable. 0 or -ENOMEM. Many
+ * who wait fill the pipeline, too. */
 int pipeline_flush(struct pipeline *p, void *waiter, uint64_t token);
 
 /** The waiter is gone. */

@@ -6,7 +6,9 @@
 #include "base/caps.h"
 
 enum {
-	PART_CAP = 4 * CAP_BATCH,
+	/* The loop stops reading at CAP_BATCH; what it may still have to close then, held runs
+	 * whose parent came late among them, is bounded by the run table. */
+	PART_CAP = 24 * CAP_BATCH,
 	/* LMDB puts 16 bytes before a long value: with them a full block is whole pages. */
 	BLOCK_LIMIT = CAP_BLOCK - 16,
 };

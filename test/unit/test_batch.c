@@ -111,7 +111,7 @@ static void what_does_not_fit_leaves_the_batch_as_it_was(void **state)
 	assert_int_equal(b.spans.marks.len, 4 * count);
 	assert_int_equal(add(&b.spans, 100, 3), 0);
 	assert_int_equal(walk(&b.spans, &blocks), count + 1);
-	assert_int_equal(add(&b.observations, 64 * MIB, 1), -ENOSPC);
+	assert_int_equal(add(&b.observations, 100 * MIB, 1), -ENOSPC);
 	batch_deinit(&b);
 }
 

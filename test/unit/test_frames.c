@@ -52,6 +52,13 @@ static size_t make_stream(uint8_t *p)
 	return at;
 }
 
+static int feed(struct frames *f, const uint8_t *bytes, size_t len, frame_fn *fn, void *ctx)
+{
+	struct str left = {(const char *)bytes, len};
+
+	return frames_feed(f, &left, fn, ctx);
+}
+
 static struct seen feed_in_parts(const uint8_t *stream, size_t len, size_t part)
 {
 	struct seen seen = {0};
@@ -63,7 +70,7 @@ static struct seen feed_in_parts(const uint8_t *stream, size_t len, size_t part)
 		uint8_t *copy = malloc(n); // so that a read past the end is seen
 		assert_non_null(copy);
 		memcpy(copy, stream + at, n);
-		assert_int_equal(frames_feed(&f, copy, n, see, &seen), 0);
+		assert_int_equal(feed(&f, copy, n, see, &seen), 0);
 		free(copy);
 	}
 	assert_false(frames_is_partial(&f));
@@ -92,8 +99,8 @@ static void a_prefix_beyond_every_limit_loses_the_stream(void **state)
 	struct frames f;
 
 	frames_init(&f, 1000);
-	assert_int_equal(frames_feed(&f, huge, 2, see, &seen), 0);
-	assert_int_equal(frames_feed(&f, huge + 2, 2, see, &seen), -EPROTO);
+	assert_int_equal(feed(&f, huge, 2, see, &seen), 0);
+	assert_int_equal(feed(&f, huge + 2, 2, see, &seen), -EPROTO);
 	assert_int_equal(seen.refused, 1);
 	frames_deinit(&f);
 }
@@ -105,7 +112,7 @@ static void what_is_kept_grows_with_what_came_not_with_what_was_claimed(void **s
 	struct frames f;
 
 	frames_init(&f, 4 * 1024 * 1024);
-	assert_int_equal(frames_feed(&f, start, sizeof(start), see, &seen), 0);
+	assert_int_equal(feed(&f, start, sizeof(start), see, &seen), 0);
 	assert_true(f.kept.room <= 512);
 	frames_deinit(&f);
 }
@@ -119,11 +126,32 @@ static void an_abandoned_frame_is_skipped_to_its_end(void **state)
 
 	len += put_frame(stream + len, 5, 2);
 	frames_init(&f, 1000);
-	assert_int_equal(frames_feed(&f, stream, 10, see, &seen), 0);
+	assert_int_equal(feed(&f, stream, 10, see, &seen), 0);
 	assert_true(frames_abandon(&f));
-	assert_int_equal(frames_feed(&f, stream + 10, len - 10, see, &seen), 0);
+	assert_int_equal(feed(&f, stream + 10, len - 10, see, &seen), 0);
 	assert_int_equal(seen.frames, 1);
 	assert_int_equal(seen.bytes, 5);
+	frames_deinit(&f);
+}
+
+static bool stop_at_once(void *ctx, struct str body, enum refusal refused)
+{
+	see(ctx, body, refused);
+	return false;
+}
+
+static void what_follows_a_stop_can_be_fed_later(void **state)
+{
+	uint8_t stream[8192];
+	struct str left = {(const char *)stream, make_stream(stream)};
+	struct seen whole = feed_in_parts(stream, left.len, left.len), seen = {0};
+	struct frames f;
+
+	frames_init(&f, 1000);
+	for (int i = 0; i < 11; i++)
+		assert_int_equal(frames_feed(&f, &left, stop_at_once, &seen), -ECANCELED);
+	assert_int_equal(frames_feed(&f, &left, stop_at_once, &seen), 0);
+	assert_memory_equal(&seen, &whole, sizeof(whole));
 	frames_deinit(&f);
 }
 
@@ -133,6 +161,7 @@ int main(void)
 		cmocka_unit_test(every_way_to_cut_the_stream_gives_the_same_frames),
 		cmocka_unit_test(a_prefix_beyond_every_limit_loses_the_stream),
 		cmocka_unit_test(what_is_kept_grows_with_what_came_not_with_what_was_claimed),
+		cmocka_unit_test(what_follows_a_stop_can_be_fed_later),
 		cmocka_unit_test(an_abandoned_frame_is_skipped_to_its_end),
 	};
 
