@@ -121,7 +121,8 @@ static void say_store_error(const char *dir, int rc)
 	char busy[160];
 
 	snprintf(busy, sizeof(busy),
-	         "; sidelightd %ld runs on it: stop that one, or give --data another directory",
+	         "; another sidelightd, pid %ld, runs on it: stop that one, or give --data "
+	         "another directory",
 	         store_holder(dir));
 	if (rc == ERR_BUSY)
 		hint = busy;

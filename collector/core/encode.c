@@ -258,7 +258,7 @@ void encode_start(struct encoder *e, const struct event *start, struct buf *base
 		attr(base, "sidelight.kind", start->kind_word);
 	attr(base, "user.id", start->user);
 	tags_attr(e, start->tags, base);
-	e->cut += value_attributes(base, SPAN_ATTRIBUTES, start->attrs, e->max_value);
+	e->cut += value_new_attributes(base, SPAN_ATTRIBUTES, start->attrs, e->max_value);
 	encode_content(e, start->kind, true, start->input, base, content);
 }
 
@@ -365,10 +365,18 @@ void encode_end(struct encoder *e, enum run_kind kind, const struct event *end,
 		if (e->convention & CONVENTION_GENAI)
 			attr(base, "gen_ai.response.model", end->model);
 		finish_attr(e, end->finish, base);
-		e->cut += value_attributes(base, SPAN_ATTRIBUTES, end->attrs, e->max_value);
+		e->cut += value_new_attributes(base, SPAN_ATTRIBUTES, end->attrs, e->max_value);
 		encode_content(e, kind, false, end->output, base, content);
 	}
 	encode_status(e, kind, ending, base);
+}
+
+static void new_attr(struct buf *resource, struct str key, struct str value)
+{
+	struct str there = {(const char *)resource->data, resource->len};
+
+	if (!value_has_attribute(there, RESOURCE_ATTRIBUTES, key))
+		pb_attr_str(resource, RESOURCE_ATTRIBUTES, key, value);
 }
 
 void encode_resource(struct buf *out, struct str service, struct str resource, struct str sdk,
@@ -376,10 +384,10 @@ void encode_resource(struct buf *out, struct str service, struct str resource, s
 {
 	pb_attr_str(out, RESOURCE_ATTRIBUTES, STR("service.name"),
 	            service.len ? service : STR("unknown_service"));
-	value_attributes(out, RESOURCE_ATTRIBUTES, resource, CAP_NAME);
+	value_new_attributes(out, RESOURCE_ATTRIBUTES, resource, CAP_NAME);
 	for (size_t i = 0; i < extra_count; i++)
-		pb_attr_str(out, RESOURCE_ATTRIBUTES, extra[i].key, extra[i].value);
-	pb_attr_str(out, RESOURCE_ATTRIBUTES, STR("telemetry.sdk.name"), STR("sidelight"));
+		new_attr(out, extra[i].key, extra[i].value);
+	new_attr(out, STR("telemetry.sdk.name"), STR("sidelight"));
 	if (sdk.len)
-		pb_attr_str(out, RESOURCE_ATTRIBUTES, STR("telemetry.sdk.version"), sdk);
+		new_attr(out, STR("telemetry.sdk.version"), sdk);
 }

@@ -59,7 +59,8 @@ void encode_end(struct encoder *e, enum run_kind kind, const struct event *end,
                 const struct ending *ending, const struct usage *usage, const struct usage *totals,
                 struct buf *base, struct buf *content);
 
-/** A Resource: service.name, the resource's own attributes, then extra ones (key, value pairs). */
+/** A Resource: service.name, the resource's own attributes, then extra ones (key, value pairs) that
+ * it doesn't have. */
 struct resource_pair {
 	struct str key, value;
 };

@@ -309,17 +309,86 @@ static void attribute(struct buf *out, uint32_t field, struct mp *c, size_t max,
 	any_key_value(out, field, c, max, cut);
 }
 
-unsigned value_attributes(struct buf *out, uint32_t field, struct str map, size_t max)
+/* The key of the next attribute of a message; false at its end. */
+static bool next_key(struct pb_cursor *c, uint32_t field, struct str *ret)
 {
+	struct pb_field f, key;
+
+	while (pb_next(c, &f) == 1) {
+		struct pb_cursor kv = pb_cursor_of(f.bytes);
+		if (f.number != field || f.wire != PB_BYTES || pb_next(&kv, &key) != 1)
+			continue;
+		*ret = key.bytes;
+		return true;
+	}
+	return false;
+}
+
+bool value_has_attribute(struct str message, uint32_t field, struct str key)
+{
+	struct pb_cursor c = pb_cursor_of(message);
+	struct str there;
+
+	while (next_key(&c, field, &there))
+		if (str_eq(there, key))
+			return true;
+	return false;
+}
+
+/* One of 64 bits for a key: enough to tell at once that most are new. */
+static uint64_t key_bit(struct str key)
+{
+	if (key.len == 0)
+		return 1;
+	return 1ull << ((key.len * 7 + (uint8_t)key.p[key.len - 1] * 3u +
+	                 (uint8_t)key.p[key.len / 2]) &
+	                63);
+}
+
+static uint64_t key_bits(struct str message, uint32_t field)
+{
+	struct pb_cursor c = pb_cursor_of(message);
+	struct str key;
+	uint64_t bits = 0;
+
+	while (next_key(&c, field, &key))
+		bits |= key_bit(key);
+	return bits;
+}
+
+/* there: the part of out that a key must not be in. */
+static unsigned attributes(struct buf *out, uint32_t field, struct str map, size_t max,
+                           size_t there)
+{
+	uint64_t bits = key_bits((struct str){(const char *)out->data, there}, field);
 	struct mp c = mp_of(map);
 	struct mp_value v;
 	unsigned cut = 0;
 
 	if (!map.p || mp_read(&c, &v) != REFUSAL_NONE || v.type != MP_MAP)
 		return 0;
-	for (uint32_t i = 0; i < v.count && c.p < c.end; i++)
+	for (uint32_t i = 0; i < v.count && c.p < c.end; i++) {
+		struct mp at = c;
+		struct str key = clip(value_key(&c), CAP_ATTR_KEY);
+		bool taken = (bits & key_bit(key)) &&
+		             value_has_attribute((struct str){(const char *)out->data, there},
+		                                 field, key);
+		if (taken && mp_skip(&c, CAP_DEPTH) == REFUSAL_NONE)
+			continue;
+		c = at;
 		attribute(out, field, &c, max, &cut);
+	}
 	return cut;
+}
+
+unsigned value_attributes(struct buf *out, uint32_t field, struct str map, size_t max)
+{
+	return attributes(out, field, map, max, 0);
+}
+
+unsigned value_new_attributes(struct buf *out, uint32_t field, struct str map, size_t max)
+{
+	return attributes(out, field, map, max, out->len);
 }
 
 struct str value_lookup(struct str map, const char *key)

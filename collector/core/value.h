@@ -29,6 +29,13 @@ struct str value_text(struct str value, size_t max, struct buf *scratch, size_t 
  * verbatim, nested maps as kvlists. Returns how many values were cut at max bytes. */
 unsigned value_attributes(struct buf *out, uint32_t field, struct str map, size_t max);
 
+/** The same, but for keys that the message in out, which begins at its start, has already: OTLP
+ * wants an attribute once, and the first one stays. */
+unsigned value_new_attributes(struct buf *out, uint32_t field, struct str map, size_t max);
+
+/** Whether the encoded message has an attribute. */
+bool value_has_attribute(struct str message, uint32_t field, struct str key);
+
 /** An attribute whose value is text, its bad bytes replaced: OTLP's strings are UTF-8. */
 void value_attr_text(struct buf *out, uint32_t field, struct str key, struct str text);
 

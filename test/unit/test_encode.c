@@ -304,6 +304,61 @@ static void test_bytes_that_are_no_utf8_are_replaced(void **state)
 	encoder_deinit(&e);
 }
 
+static unsigned count_key(const struct buf *b, const char *key)
+{
+	unsigned count = 0;
+	const uint8_t *p = b->data, *end = b->data + b->len;
+	size_t len = strlen(key);
+
+	while ((p = memmem(p, (size_t)(end - p), key, len)) != NULL) {
+		count += p[-1] == len; // a key, by its length before it
+		p += len;
+	}
+	return count;
+}
+
+static void test_no_attribute_is_written_twice(void **state)
+{
+	struct encoder e;
+	struct buf base, content;
+	struct usage usage;
+	struct ending ending = {.status = STATUS_OK, .end_ns = 2};
+	struct event ev = {.type = EVENT_START,
+	                   .kind = KIND_TOOL,
+	                   .name = STR("n"),
+	                   .attrs = STR("\x82\xa9"
+	                                "tool.name\xa1x\xb0gen_ai.tool.name\xa1y")};
+	struct event end = {.type = EVENT_END,
+	                    .attrs = STR("\x82\xa9"
+	                                 "tool.name\xa1z\xa3own\xa1z")};
+	const struct resource_pair extra[] = {{STR("dep"), STR("prod")}, {STR("new"), STR("1")}};
+
+	(void)state;
+	encoder_init(&e, CONVENTION_GENAI, true, 1024);
+	buf_init(&base, 4 * KIB);
+	buf_init(&content, KIB);
+	usage_init(&usage);
+	encode_start(&e, &ev, &base, &content);
+	encode_end(&e, KIND_TOOL, &end, &ending, &usage, NULL, &base, &content);
+	assert_int_equal(count_key(&base, "gen_ai.tool.name"), 1);
+	assert_int_equal(count_key(&base, "tool.name"), 1);
+	assert_int_equal(count_key(&base, "own"), 1);
+	buf_clear(&base);
+	encode_resource(&base, STR("svc"),
+	                STR("\x83\xac"
+	                    "service.name\xa1x\xa3"
+	                    "dep\xa1x\xb2telemetry.sdk.name\xa1x"),
+	                STR("s/1"), extra, 2);
+	assert_int_equal(count_key(&base, "service.name"), 1);
+	assert_int_equal(count_key(&base, "dep"), 1);
+	assert_int_equal(count_key(&base, "new"), 1);
+	assert_int_equal(count_key(&base, "telemetry.sdk.name"), 1);
+	assert_null(memmem(base.data, base.len, "prod", 4)); // the agent's own stays
+	buf_deinit(&base);
+	buf_deinit(&content);
+	encoder_deinit(&e);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -318,6 +373,7 @@ int main(void)
 		T(test_long_content_is_cut_at_a_character_and_the_cut_is_told),
 		T(test_content_that_just_fits_is_not_cut),
 		T(test_bytes_that_are_no_utf8_are_replaced),
+		T(test_no_attribute_is_written_twice),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
