@@ -1,9 +1,13 @@
 """The way to the collector: one connection a process, which never holds the agent up.
 
-A frame goes into an inbox, which any thread may do at any moment, and whoever gets the lock
-writes what is there. The lock is only ever tried, never waited for: the thread that has it
+A frame goes into an inbox, which any thread may do at any moment, and whoever gets the turn
+writes what is there. The turn is only ever tried, never waited for: the thread that has it
 looks into the inbox again after it let go. So nothing can deadlock, neither threads, nor a
 finalizer or a signal handler that emits in the middle of an emit, nor a fork.
+
+A signal handler may also raise, after any call in here. So each step is one that can be done
+again, what a call to the kernel returns is kept before Python sees it, and two changes that
+belong together have no call between them.
 
 The socket doesn't block. What it refuses waits in a queue of at most `limit` bytes; then the
 newest events are dropped and counted, and the collector is told how many.
@@ -15,10 +19,9 @@ import errno
 import itertools
 import os
 import stat
-import threading
 import time
 from collections import deque
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, TypeVar
 
 from . import _wire
 
@@ -28,9 +31,10 @@ _BACKOFF_MAX_NS = 2000 * _MS
 _WRITE_BUDGET = 256 * 1024  # bytes that one emit writes at most
 _MAX_INBOX = 10_000
 _SNDBUF = 212_992  # the kernel doubles it; more needs a privilege
-_AGAIN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.EINTR)
+_AGAIN = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.EINTR})
 
-Send = Callable[[bytes], int]  # returns the bytes sent, or -errno
+T = TypeVar("T")
+Send = Callable[[bytes, "list[int]"], int]  # appends the bytes sent; returns 0 or an errno
 
 
 class Transport:
@@ -45,17 +49,21 @@ class Transport:
 
     def _reset(self) -> None:
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._turn: dict[int, object] = {}  # 0: whose turn it is
+        self._turns = self._turn.items()
         self._inbox: deque[Optional[bytes]] = deque()  # None: an event that was not even packed
+        self._inboxed = 0  # bytes in the inbox, more or less
         self._queue: deque[bytes] = deque()  # whole frames, the first maybe partly written
         self._queued = 0  # bytes in the queue
-        self._written = 0  # bytes of the queue's first frame that this connection has
+        # The frame that is being written, to which connection, and what each send took of it.
+        self._head: tuple[Optional[bytes], Any, list[int]] = (None, None, [])
         self._dropped = 0
+        self._midway = False  # a turn was not finished
         self._full = False
         self._sock: Any = None
-        self._send: Send = lambda data: -errno.ENOTCONN
-        self._received = b""
-        self._asked: list[bytes] = []  # flushes that wait for their answer
+        self._send: Send = lambda data, counts: errno.ENOTCONN
+        self._heard: list[bytes] = []  # what came and isn't understood yet
+        self._asked: dict[bytes, None] = {}  # flushes that wait for their answer
         self._flushed = 0  # the last token that came back
         self._last = b""  # the last frame that was written
         self._unflushed = False  # it isn't known to be durable
@@ -68,6 +76,7 @@ class Transport:
 
     def wants(self) -> bool:
         """Says whether an event is worth packing; counts it as dropped if it isn't."""
+        self._check_pid()
         if not self._full:
             return True
         self._pump()
@@ -78,9 +87,11 @@ class Transport:
 
     def emit(self, frame: bytes) -> None:
         self._check_pid()
-        if len(self._inbox) < _MAX_INBOX:
+        size = self._inboxed + len(frame)
+        if len(self._inbox) < _MAX_INBOX and size <= self.limit:
+            self._inboxed = size
             self._inbox.append(frame)
-        else:  # whoever has the lock doesn't get to run
+        else:  # whoever has the turn doesn't get to run
             self._dropped += 1
         self._pump()
 
@@ -90,19 +101,17 @@ class Transport:
         self._check_pid()
         token = next(self._tokens)
         frame = _wire.flush(token)
-        while True:
-            if self._lock.acquire(False):
-                try:
-                    if self._is_flushed(token, frame):
-                        sure, self._unsure = not self._unsure, False
-                        return sure
-                finally:
-                    self._lock.release()
-            left_ns = deadline - time.monotonic_ns()
-            if left_ns <= 0:
-                self._asked = [f for f in self._asked if f is not frame]
-                return False
-            self._wait(left_ns)
+        try:
+            while True:
+                if self._alone(lambda: self._is_flushed(token, frame)):
+                    sure, self._unsure = not self._unsure, False
+                    return sure
+                left_ns = deadline - time.monotonic_ns()
+                if left_ns <= 0:
+                    return False
+                self._wait(left_ns)
+        finally:
+            self._asked.pop(frame, None)
 
     def close(self, timeout: float = 0.1) -> None:
         """Passes on what is queued, as far as that goes in time, and says bye."""
@@ -117,13 +126,7 @@ class Transport:
             if not self._queue or self._sock is None or left_ns <= 0:
                 break
             self._wait(left_ns)
-        if self._lock.acquire(False):
-            try:
-                if self._sock is not None and not self._queue:
-                    self._send(_wire.bye())
-                self._disconnect()
-            finally:
-                self._lock.release()
+        self._alone(self._hang_up)
 
     def greet(self, path: Optional[str]) -> None:
         """Says hello again after a change of what it says or of where to say it."""
@@ -150,16 +153,27 @@ class Transport:
 
     def _pump(self) -> None:
         """Writes what can be written now, unless another thread is about to."""
-        while self._lock.acquire(False):
+        while self._alone(self._pass_on) and self._inbox:
+            pass
+
+    def _alone(self, work: Callable[[], T]) -> Optional[T]:
+        """Does the work, unless somebody, maybe this thread further out, has the turn.
+
+        Whether it is ours is asked again at the end: a signal may have raised right after we
+        got it. Neither `in` nor `del` is a call. Before Python 3.10 even they can be
+        interrupted, but not twice.
+        """
+        turn, mark = self._turn, object()
+        mine = (0, mark)
+        try:
             try:
-                self._turn()
-            except BaseException:  # a signal's, in the middle: a new connection is in step again
-                self._disconnect()
-                raise
+                return work() if turn.setdefault(0, mark) is mark else None
             finally:
-                self._lock.release()
-            if not self._inbox:
-                return
+                if mine in self._turns:
+                    del turn[0]
+        finally:
+            if mine in self._turns:
+                del turn[0]
 
     def _wait(self, left_ns: int) -> None:
         """Waits until the socket has news for us, 20 ms at most."""
@@ -175,59 +189,74 @@ class Transport:
         poll.register(fd, select.POLLIN | (select.POLLOUT if self._queue else 0))
         poll.poll(ms)
 
-    # From here on: only with the lock.
+    # From here on: only with the turn.
 
-    def _turn(self) -> None:
+    def _pass_on(self) -> bool:
         self._take_inbox()
         for _ in range(2):  # a connection that turns out to be lost is renewed at once
             if self._sock is None and not self._connect():
-                return
+                break
             if self._write():
-                return
+                break
+        return True
 
     def _take_inbox(self) -> None:
-        inbox = self._inbox
+        inbox, queue = self._inbox, self._queue
+        if self._midway:  # a signal raised the last time
+            self._queued = sum(map(len, queue))
+        self._midway = True
         while inbox:
-            frame = inbox.popleft()
+            frame = inbox[0]
             if frame is None or self._full or self._queued + len(frame) > self.limit:
-                self._dropped += 1
                 self._full = True
-                continue
-            self._enqueue(frame)
+                self._dropped += 1
+            elif not queue or queue[-1] is not frame:
+                self._enqueue(frame)
+            inbox.popleft()
+        self._inboxed = 0
+        self._midway = False
 
     def _enqueue(self, frame: bytes) -> None:
         if self._dropped:
             self._report_dropped()
-        self._queue.append(frame)
         self._queued += len(frame)
+        self._queue.append(frame)
 
     def _report_dropped(self) -> None:
         """Puts the report where the gap is."""
-        frame = _wire.dropped(self._dropped, "away" if self._sock is None else "full")
-        self._dropped = 0
-        self._enqueue(frame)
+        count = self._dropped
+        frame = _wire.dropped(count, "away" if self._sock is None else "full")
+        self._queued += len(frame)
+        self._dropped -= count
+        self._queue.append(frame)
 
     def _write(self) -> bool:
         """Writes the queue. False: the connection is lost."""
-        queue = self._queue
+        queue, sock = self._queue, self._sock
         budget = _WRITE_BUDGET
         while queue and budget > 0:
             frame = queue[0]
-            rest = frame[self._written :] if self._written else frame
-            sent = self._send(rest)
-            if sent < 0:
-                if -sent in _AGAIN:
+            if self._head[0] is not frame or self._head[1] is not sock:
+                self._head = (frame, sock, [])
+            counts = self._head[2]
+            if counts and counts[-1] < 0:
+                counts.pop()
+            written = sum(counts)
+            if written < len(frame):
+                error = self._send(frame[written:] if written else frame, counts)
+                if error in _AGAIN:
                     break
-                self._lose()
-                return False
+                if error:
+                    self._lose()
+                    return False
+                written = sum(counts)
+                if written < len(frame):
+                    break
             self._unflushed = True
-            if sent < len(rest):
-                self._written += sent
-                break
-            budget -= sent
-            self._written = 0
-            self._queued -= len(frame)
-            self._last = queue.popleft()
+            budget -= written
+            self._queued -= written
+            self._last = frame
+            queue.popleft()
         if self._full and self._queued <= self.limit // 2:
             self._full = False
         if self._dropped and not queue:
@@ -268,29 +297,35 @@ class Transport:
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.sndbuf)
             sock.connect(path)
-            send = _sender(sock)
+            send, counts = _sender(sock), []
             hello = self._hello()
-            if send(hello) != len(hello):
-                raise OSError(errno.EAGAIN, "no room for a hello")
+            if send(hello, counts) or counts != [len(hello)]:
+                return False
+            self._heard = []
+            self._send = send
+            self._sock = sock
+            return True
         except (OSError, ValueError):
-            if sock is not None:
-                sock.close()
             return False
-        self._sock, self._send = sock, send
-        return True
+        finally:
+            if sock is not None and sock is not self._sock:
+                sock.close()
+
+    def _hang_up(self) -> None:
+        if self._sock is not None and not self._queue:
+            self._send(_wire.bye(), [])
+        self._disconnect()
 
     def _disconnect(self) -> None:
+        """A frame that is not complete is sent again as a whole, to the next connection."""
         sock, self._sock = self._sock, None
-        self._written = 0  # a frame that is not complete is sent again as a whole
-        self._received = b""
         if sock is not None:
             sock.close()
 
     def _lose(self) -> None:
-        self._disconnect()
         self._unsure = self._unsure or self._unflushed
         self._unflushed = False
-        for frame in self._asked:  # its answer is lost as well: ask again
+        for frame in list(self._asked):  # its answer is lost as well: ask again
             if frame not in self._queue:
                 self._enqueue(frame)
         now = time.monotonic_ns()
@@ -298,43 +333,42 @@ class Transport:
             self._backoff_ns = self._retry_ns = 0
         else:  # a collector that hangs up on us is left alone for a while
             self._back_off(now)
+        self._disconnect()
 
     def _back_off(self, now: int) -> None:
         self._backoff_ns = min(max(2 * self._backoff_ns, _BACKOFF_MIN_NS), _BACKOFF_MAX_NS)
         self._retry_ns = now + self._backoff_ns
 
     def _is_flushed(self, token: int, frame: bytes) -> bool:
-        if self._flushed < token and not any(f is frame for f in self._asked):
+        if self._flushed < token and frame not in self._asked:
             self._take_inbox()
             self._enqueue(frame)
-            self._asked.append(frame)
-        self._turn()
+            self._asked[frame] = None
+        self._pass_on()
         self._receive()
-        if self._flushed < token:
-            return False
-        self._asked = [f for f in self._asked if f is not frame]
-        return True
+        return self._flushed >= token
 
     def _receive(self) -> None:
         """Reads what the collector says: that it flushed, or that it complains."""
         if self._sock is None:
             return
         try:
-            data = self._sock.recv(65536)
+            self._heard.extend(map(self._sock.recv, (65536,)))
         except BlockingIOError:
-            return
+            pass
         except OSError:
-            data = b""
-        if not data:
+            self._heard.append(b"")
+        data = b"".join(self._heard)
+        while len(data) >= 4:
+            size = 4 + int.from_bytes(data[:4], "big")
+            if len(data) < size:
+                break
+            self._understand(data[4:size])
+            data = data[size:]
+        lost = bool(self._heard) and not self._heard[-1]
+        self._heard = [data] if data else []
+        if lost:
             self._lose()
-            return
-        self._received += data
-        while len(self._received) >= 4:
-            size = 4 + int.from_bytes(self._received[:4], "big")
-            if len(self._received) < size:
-                return
-            self._understand(self._received[4:size])
-            self._received = self._received[size:]
 
     def _understand(self, body: bytes) -> None:
         try:
@@ -359,10 +393,11 @@ def _is_private(directory: str, uid: int) -> bool:
 
 
 def _sender(sock: Any) -> Send:
-    """A send that keeps the GIL: it returns the bytes sent or -errno, and never blocks.
+    """A send that keeps the GIL and never blocks.
 
     socket.send() gives the GIL up, and a busy thread returns it up to 5 ms later; that is a
-    thousand times what the call takes.
+    thousand times what the call takes. extend() and map() call and keep the result in C, where
+    no signal handler runs: what was sent is always known.
     """
     import socket
 
@@ -375,17 +410,17 @@ def _sender(sock: Any) -> Send:
         call.restype = ctypes.c_ssize_t
         get_errno, fd = ctypes.get_errno, sock.fileno()
 
-        def send(data: bytes) -> int:
-            sent: int = call(fd, data, len(data), flags)
-            return sent if sent >= 0 else -get_errno()
+        def send(data: bytes, counts: list[int]) -> int:
+            counts.extend(map(call, (fd,), (data,), (len(data),), (flags,)))
+            return 0 if counts[-1] >= 0 else get_errno()
 
     except (ImportError, OSError, AttributeError):
 
-        def send(data: bytes) -> int:
+        def send(data: bytes, counts: list[int]) -> int:
             try:
-                sent: int = sock.send(data, flags)
-                return sent
+                counts.extend(map(sock.send, (data,), (flags,)))
+                return 0
             except OSError as err:
-                return -(err.errno or errno.EIO)
+                return err.errno or errno.EIO
 
     return send

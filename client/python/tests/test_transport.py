@@ -1,7 +1,9 @@
 """The way to the collector: it never holds the agent up, and loses nothing silently."""
 
 import gc
+import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -135,7 +137,7 @@ def test_partial_writes_go_on_where_they_stopped(transport):
             emit(transport, i, size)
         connection = listener.accept()[0]
         connection.settimeout(5)
-        assert transport._written > 0
+        assert sum(transport._head[2]) > 0
 
         def drained(frames):
             transport._pump()
@@ -152,7 +154,7 @@ def test_a_frame_that_was_cut_is_sent_again_as_a_whole(transport):
         for i in range(3):
             emit(transport, i, 50_000)
         first = listener.accept()[0]
-        assert transport._written > 0
+        assert sum(transport._head[2]) > 0
         first.close()
         emit(transport, 3)
         retry_now(transport)
@@ -268,7 +270,7 @@ def test_an_event_in_the_middle_of_an_event(transport, recorder):
         def __del__(self):
             emit(transport, "inner")
 
-    def send(data, real=None):
+    def send(data, counts, real=None):
         nonlocal armed
         if armed:
             armed = False
@@ -276,23 +278,25 @@ def test_an_event_in_the_middle_of_an_event(transport, recorder):
             loop.append(loop)
             del loop
             gc.collect()
-        return real(data)
+        return real(data, counts)
 
     emit(transport, 0)
     armed, real = True, transport._send
-    transport._send = lambda data: send(data, real)
+    transport._send = lambda data, counts: send(data, counts, real)
     emit(transport, 1)
     messages = recorder.wait(lambda all: len(names(all)) == 3)
     assert names(messages) == ["e0", "e1", "einner"]
 
 
 def test_signal_handlers_may_emit(transport, recorder):
+    ticket = itertools.count(1)  # += would count handlers that run in one another only once
     count = 0
 
     def on_alarm(*_):
         nonlocal count
-        count += 1
-        emit(transport, f"signal{count}")
+        number = next(ticket)
+        emit(transport, f"signal{number}")
+        count = max(count, number)
 
     old = signal.signal(signal.SIGALRM, on_alarm)
     signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
@@ -305,7 +309,7 @@ def test_signal_handlers_may_emit(transport, recorder):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
     assert transport.flush(10)
-    assert len(names(recorder.messages)) + dropped(recorder.messages) == total + count
+    assert len(names(recorder.messages)) + dropped(recorder.messages) == total + next(ticket) - 1
 
 
 def test_a_child_has_its_own_connection_and_nothing_of_its_parent(fresh, tmp_path):
@@ -410,15 +414,17 @@ def test_a_stopped_collector_never_blocks_and_hears_what_it_missed(transport):
     reader = subprocess.Popen([sys.executable, "-c", STOPPED_READER, transport.path], stdout=subprocess.PIPE)
     while not os.path.exists(transport.path):
         time.sleep(0.005)
-    longest, cpu = 0.0, time.thread_time()
+    durations, cpu = [], time.thread_time()
     while transport._sock is None:
         emit(transport, "first")
     for i in range(3000):
-        begin = time.thread_time()
+        begin = time.perf_counter()
         emit(transport, i, 1000)
-        longest = max(longest, time.thread_time() - begin)
+        durations.append(time.perf_counter() - begin)
     assert transport._full
-    assert longest < 0.05
+    durations.sort()
+    assert durations[-30] < 0.002  # one that blocks would be stopped for ever
+    assert durations[-1] < 0.5  # what else runs on this machine may take the CPU for a while
     assert time.thread_time() - cpu < 1
     os.kill(reader.pid, signal.SIGCONT)
     transport.close(5)
@@ -460,6 +466,20 @@ def test_the_hello_of_a_fork_that_python_was_not_told_of(transport, recorder):
     emit(transport, 2)
     recorder.wait(lambda all: names(all) == ["e1", "e2"])
     assert len(recorder.connections) == 2
+
+
+def test_the_bytes_of_a_parent_are_not_written_by_a_fork_that_python_was_not_told_of(transport):
+    transport.limit, transport.sndbuf = 20_000, 1
+    with slow_reader(transport.path) as listener:
+        for i in range(50):
+            emit(transport, i, 3000)
+        assert transport._full
+        parents = listener.accept()[0]
+        parents.recv(1 << 20)
+        parents.setblocking(False)
+        transport._pid -= 1
+        assert transport.wants()
+        assert parents.recv(1 << 20) == b""
 
 
 def test_the_socket_is_looked_for_in_order(transport, monkeypatch, tmp_path):
@@ -504,24 +524,98 @@ def test_a_path_that_no_socket_can_have(transport):
 def test_an_interrupt_in_the_middle_loses_nothing(transport, recorder):
     emit(transport, 1)
 
-    def interrupted(data):
+    real = transport._send
+
+    def interrupted(data, counts):
         raise KeyboardInterrupt
 
-    transport._send = interrupted
-    with pytest.raises(KeyboardInterrupt):
-        emit(transport, 2)
-    emit(transport, 3)
-    recorder.wait(lambda all: names(all) == ["e1", "e2", "e3"])
+    def sent_and_interrupted(data, counts):
+        real(data, counts)
+        raise KeyboardInterrupt
+
+    for number, send in ((2, interrupted), (3, sent_and_interrupted)):
+        transport._send = send
+        with pytest.raises(KeyboardInterrupt):
+            emit(transport, number)
+    transport._send = real
+    emit(transport, 4)
+    recorder.wait(lambda all: names(all) == ["e1", "e2", "e3", "e4"])
+    assert len(recorder.connections) == 1
+
+
+def test_handlers_that_raise_anywhere_leave_the_way_open(transport, recorder):
+    """Every event that emit() took arrives, once, in order, on one connection."""
+
+    class Alarm(BaseException):
+        pass
+
+    def on_alarm(*_):
+        raise Alarm
+
+    emit(transport, 0)
+    rng, number, raised = random.Random(1), 0, 0
+    old = signal.signal(signal.SIGALRM, on_alarm)
+    try:
+        while raised < 3000:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, rng.uniform(2e-5, 2e-4))
+                while True:
+                    number += 1
+                    emit(transport, number)
+            except Alarm:
+                raised += 1
+    finally:
+        signal.signal(signal.SIGALRM, old)
+    emit(transport, "last")
+    assert transport.flush(10)
+    got = names(recorder.messages)
+    assert got[-1] == "elast"
+    numbers = [int(name[1:]) for name in got[:-1]]
+    assert numbers == sorted(set(numbers))
+    lost = 1 + number - len(numbers) - dropped(recorder.messages)
+    assert -raised <= lost <= raised  # an alarm may come before emit() takes its event
+    assert len(recorder.connections) == 1
+
+
+def test_a_flush_that_is_interrupted_leaves_the_way_open(transport, recorder):
+    class Alarm(BaseException):
+        pass
+
+    def on_alarm(*_):
+        raise Alarm
+
+    rng = random.Random(1)
+    old = signal.signal(signal.SIGALRM, on_alarm)
+    try:
+        for number in range(500):
+            emit(transport, number)
+            try:
+                signal.setitimer(signal.ITIMER_REAL, rng.uniform(2e-5, 3e-4))
+                while True:
+                    transport.flush(1)
+            except Alarm:
+                pass
+    finally:
+        signal.signal(signal.SIGALRM, old)
+    assert transport.flush(5)
+    assert names(recorder.messages) == [f"e{n}" for n in range(500)]
+    assert not transport._asked
 
 
 def test_memory_is_bounded_while_the_writer_does_not_run(transport, recorder):
-    transport._lock.acquire()
+    transport._turn[0] = "another thread's"
     for i in range(12_000):
         emit(transport, i)
     assert len(transport._inbox) == 10_000
-    transport._lock.release()
+    transport._turn.clear()
     assert transport.flush(10)
-    assert len(names(recorder.messages)) + dropped(recorder.messages) == 12_000
+    transport._turn[0] = "another thread's"
+    for i in range(100):
+        emit(transport, i, 60_000)
+    assert sum(map(len, transport._inbox)) <= transport.limit
+    transport._turn.clear()
+    assert transport.flush(10)
+    assert len(names(recorder.messages)) + dropped(recorder.messages) == 12_100
 
 
 def test_sending_without_ctypes(transport, tmp_path, monkeypatch):
