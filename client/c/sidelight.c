@@ -26,6 +26,7 @@ struct sidelight {
 	_Atomic pid_t *owner; // whose connection it is, in a page of its own
 	bool forgets;         // a child reads 0 there: the kernel wipes it on fork
 	pthread_mutex_t lock;
+	int cancel_state; // of the thread that holds the lock, as it was before
 	struct link link;
 	struct message message;         // the one that is being built
 	uint8_t hello[LINK_HELLO - 16]; // all but the pid, which a child changes
@@ -122,6 +123,21 @@ static int put_event(struct sidelight *sl)
 
 /* ---- Open, fork, close ---- */
 
+/* A thread that is cancelled in a system call would keep the lock for ever: no call here is a
+ * cancellation point. */
+static int forbid_cancel(void)
+{
+	int state = PTHREAD_CANCEL_ENABLE;
+
+	(void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+	return state;
+}
+
+static void restore_cancel(int state)
+{
+	(void)pthread_setcancelstate(state, NULL);
+}
+
 static int make_hello(struct sidelight *sl, const struct sidelight_options *o)
 {
 	struct message m = {.room = sizeof(sl->hello), .max_value = sl->message.max_value};
@@ -205,7 +221,9 @@ struct sidelight *sidelight_open(const struct sidelight_options *options)
 	if (!sl)
 		return NULL;
 	sl->link.fd = -1;
+	int cancel_state = forbid_cancel();
 	int r = init(sl, options ? options : &none);
+	restore_cancel(cancel_state);
 	if (r < 0) {
 		destroy(sl);
 		errno = -r;
@@ -244,22 +262,28 @@ static void take_over(struct sidelight *sl)
 
 static void enter(struct sidelight *sl)
 {
+	int cancel_state = forbid_cancel();
 	pid_t owner = atomic_load_explicit(sl->owner, memory_order_acquire);
 
 	if (owner <= 0 || (!sl->forgets && owner != getpid()))
 		take_over(sl);
 	pthread_mutex_lock(&sl->lock);
+	sl->cancel_state = cancel_state;
 }
 
 static void leave(struct sidelight *sl)
 {
+	int cancel_state = sl->cancel_state;
+
 	pthread_mutex_unlock(&sl->lock);
+	restore_cancel(cancel_state);
 }
 
 void sidelight_close(struct sidelight *sl)
 {
 	if (!sl)
 		return;
+	int cancel_state = forbid_cancel();
 	enter(sl);
 	// A process that said nothing has nobody to take leave of.
 	if (sl->link.fd >= 0 || !sl_link_is_empty(&sl->link)) {
@@ -268,6 +292,7 @@ void sidelight_close(struct sidelight *sl)
 	}
 	leave(sl);
 	destroy(sl);
+	restore_cancel(cancel_state);
 }
 
 /* ---- Runs ---- */
@@ -290,24 +315,29 @@ int sidelight_start(struct sidelight *sl, struct sidelight_run *ret_run,
                     const struct sidelight_start_fields *fields)
 {
 	static const struct sidelight_start_fields none;
+	struct sidelight_run run = {0}; // not yet *ret_run: the parent may be there
 
 	if (!fields)
 		fields = &none;
 	if (!sl || !ret_run || !sl_are_attrs(fields->attrs, fields->attr_count) ||
-	    (fields->tag_count > 0 && !fields->tags))
+	    (fields->tag_count > 0 && !fields->tags)) {
+		if (ret_run)
+			*ret_run = run;
 		return -EINVAL;
+	}
 	uint64_t unix_ns = fields->unix_ns ? fields->unix_ns : sl_unix_now_ns();
 	enter(sl);
 	if (fields->run)
-		*ret_run = *fields->run;
+		run = *fields->run;
 	else
-		new_run(sl, unix_ns, ret_run);
+		new_run(sl, unix_ns, &run);
 	int r = admit(sl);
 	if (r == 0) {
-		sl_message_start(&sl->message, ret_run, unix_ns, fields);
+		sl_message_start(&sl->message, &run, unix_ns, fields);
 		r = put_event(sl);
 	}
 	leave(sl);
+	*ret_run = run;
 	return r;
 }
 
@@ -394,22 +424,30 @@ static int step_flush(struct sidelight *sl, struct flush *f, struct pollfd *ret_
 	return r;
 }
 
-int sidelight_flush(struct sidelight *sl, int timeout_ms)
+static int flush(struct sidelight *sl, uint64_t deadline_ns)
 {
 	struct flush f = {0};
 	struct pollfd p;
 
-	if (!sl || timeout_ms < 0)
-		return -EINVAL;
-	uint64_t deadline = sl_mono_now_ns() + (uint64_t)timeout_ms * 1000000;
 	for (;;) {
 		int r = step_flush(sl, &f, &p);
 		if (r != -EAGAIN)
 			return r;
 		uint64_t now = sl_mono_now_ns();
-		if (now >= deadline)
+		if (now >= deadline_ns)
 			return -ETIMEDOUT;
-		uint64_t left_ms = (deadline - now) / 1000000 + 1;
+		uint64_t left_ms = (deadline_ns - now) / 1000000 + 1;
 		(void)poll(&p, p.fd >= 0, left_ms < FLUSH_SLICE_MS ? (int)left_ms : FLUSH_SLICE_MS);
 	}
+}
+
+int sidelight_flush(struct sidelight *sl, int timeout_ms)
+{
+	if (!sl || timeout_ms < 0)
+		return -EINVAL;
+	uint64_t deadline_ns = sl_mono_now_ns() + (uint64_t)timeout_ms * 1000000;
+	int cancel_state = forbid_cancel();
+	int r = flush(sl, deadline_ns);
+	restore_cancel(cancel_state);
+	return r;
 }

@@ -5,9 +5,10 @@
  * thread, and none allocates after sidelight_open(). While the collector is away, events wait in
  * a bounded buffer; what does not fit is dropped, counted and reported when it is back.
  *
- * Every function may be called from any thread, also in a child after fork(): the child makes a
- * connection of its own and never sends what its parent had waiting. A handle of NULL is allowed
- * everywhere, so that an agent need not care whether sidelight_open() succeeded.
+ * Every function may be called from any thread, and none is a cancellation point. Nor does fork()
+ * harm: the child makes a connection of its own and never sends what its parent had waiting. A
+ * handle of NULL is allowed everywhere, so that an agent need not care whether sidelight_open()
+ * succeeded.
  *
  * Functions return 0 or a negative errno: -EINVAL for a wrong argument, -ENOBUFS or -EMSGSIZE for
  * an event that was dropped and counted because the buffer was full or the event too large.
@@ -140,7 +141,8 @@ SIDELIGHT_API struct sidelight *sidelight_open(const struct sidelight_options *o
 /** Says bye, sends what the socket takes at once, frees. Call sidelight_flush() first to wait. */
 SIDELIGHT_API void sidelight_close(struct sidelight *sl);
 
-/** Starts a run and writes its id to *ret_run, also when the event was dropped. */
+/** Starts a run and writes its id to *ret_run, also when the event was dropped; all zeros on
+ * -EINVAL. */
 SIDELIGHT_API int sidelight_start(struct sidelight *sl, struct sidelight_run *ret_run,
                                   const struct sidelight_start_fields *fields);
 

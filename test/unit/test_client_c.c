@@ -522,6 +522,22 @@ static void bytes_that_are_no_utf8_become_question_marks(void **state)
 	hang_up(&h);
 }
 
+static void a_parent_may_stand_where_the_id_goes(void **state)
+{
+	struct sidelight *sl = open_at(*state);
+	struct sidelight_run run = {{1}};
+	struct sidelight_start_fields f = {.parent = &run};
+
+	assert_int_equal(sidelight_start(sl, &run, &f), 0);
+	struct heard h = accept_one(*state);
+	expect(&h, EVENT_HELLO);
+	struct event ev = expect(&h, EVENT_START);
+	assert_memory_equal(ev.run.b, run.id, 16);
+	assert_true(ev.parent.b[0] == 1 && ev.parent.b[15] == 0);
+	sidelight_close(sl);
+	hang_up(&h);
+}
+
 static void wrong_arguments_are_refused(void **state)
 {
 	struct sidelight *sl = open_at(*state);
@@ -529,14 +545,17 @@ static void wrong_arguments_are_refused(void **state)
 			      no_text = sidelight_string("k", NULL);
 	struct sidelight_start_fields f = {.attrs = &no_key, .attr_count = 1};
 	struct sidelight_event_fields nameless = {.name = ""};
-	struct sidelight_run run = {{1}};
+	struct sidelight_run run = {{1}}, none = {{0}};
 
 	assert_int_equal(sidelight_start(NULL, &run, NULL), -EINVAL);
+	assert_memory_equal(&run, &none, sizeof(run));
 	assert_int_equal(sidelight_end(NULL, &run, NULL), -EINVAL);
 	assert_int_equal(sidelight_event(NULL, &run, &nameless), -EINVAL);
 	assert_int_equal(sidelight_flush(NULL, 0), -EINVAL);
 	sidelight_close(NULL);
+	run.id[0] = 1;
 	assert_int_equal(sidelight_start(sl, &run, &f), -EINVAL);
+	assert_memory_equal(&run, &none, sizeof(run));
 	f.attrs = &no_text;
 	assert_int_equal(sidelight_start(sl, &run, &f), -EINVAL);
 	f.attrs = NULL;
@@ -790,6 +809,45 @@ static void *start_and_end(void *arg)
 	return NULL;
 }
 
+/* What a thread did after its cancellation was asked for: every call is a chance to act on it. */
+struct cancelled {
+	struct sidelight *shared, *own;
+	bool has_started, has_flushed, has_closed;
+	int cancel_state;
+};
+
+static void *call_while_cancelled(void *arg)
+{
+	struct cancelled *c = arg;
+	struct sidelight_run run;
+
+	pthread_cancel(pthread_self());
+	c->has_started = sidelight_start(c->shared, &run, NULL) == 0;
+	c->has_flushed = sidelight_flush(c->shared, 1) == -ETIMEDOUT;
+	sidelight_close(c->own);
+	c->has_closed = true;
+	// The thread ends by itself: a sanitizer's own end of a thread can't stand the other.
+	(void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &c->cancel_state);
+	return NULL;
+}
+
+static void a_cancelled_thread_leaves_the_lock(void **state)
+{
+	struct place *p = *state;
+	struct cancelled c = {.shared = open_at(p), .own = open_at(p)};
+	struct sidelight_run run;
+	pthread_t thread;
+
+	assert_int_equal(sidelight_start(c.own, &run, NULL), 0);
+	assert_int_equal(pthread_create(&thread, NULL, call_while_cancelled, &c), 0);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_true(c.has_started && c.has_flushed && c.has_closed);
+	assert_int_equal(c.cancel_state, PTHREAD_CANCEL_ENABLE);
+
+	assert_int_equal(sidelight_start(c.shared, &run, NULL), 0);
+	sidelight_close(c.shared);
+}
+
 static void threads_share_a_handle(void **state)
 {
 	struct sidelight *sl = open_at(*state);
@@ -967,6 +1025,7 @@ int main(void)
 		TEST(ids_and_times_are_made_up),
 		TEST(long_values_are_cut_and_say_so),
 		TEST(bytes_that_are_no_utf8_become_question_marks),
+		TEST(a_parent_may_stand_where_the_id_goes),
 		TEST(wrong_arguments_are_refused),
 		TEST(events_wait_for_an_absent_collector),
 		TEST(what_is_dropped_is_counted_and_reported),
@@ -977,6 +1036,7 @@ int main(void)
 		TEST(a_flush_whose_connection_breaks_says_so),
 		TEST(a_flush_that_nobody_answers_times_out),
 		TEST(threads_share_a_handle),
+		TEST(a_cancelled_thread_leaves_the_lock),
 		TEST(a_child_speaks_for_itself),
 		TEST(nothing_is_allocated_after_open),
 		TEST(the_environment_names_the_socket),
