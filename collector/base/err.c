@@ -19,6 +19,8 @@ const char *err_str(int code)
 		return "in use by another process";
 	case ERR_NETWORK_FS:
 		return "on a network file system";
+	case ERR_REMOVED:
+		return "its file has been removed: restart sidelightd";
 	default:
 		return strerror(code < 0 ? -code : code);
 	}

@@ -13,6 +13,7 @@ enum err {
 	ERR_FOREIGN = -1003,    // somebody else's file
 	ERR_BUSY = -1004,       // another process has it
 	ERR_NETWORK_FS = -1005, // a file system that can't be trusted with a memory map
+	ERR_REMOVED = -1006,    // its file has been removed
 };
 
 /** Words for a code of either kind; never NULL. */

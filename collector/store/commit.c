@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <time.h>
 
@@ -314,12 +315,23 @@ static int judge(struct store *s, int rc)
 	return rc;
 }
 
+/* A file without a name is gone with us: what is written to it must not be acknowledged. */
+static bool is_removed(const struct store *s)
+{
+	struct stat st;
+	int fd;
+
+	return mdb_env_get_fd(s->env, &fd) == 0 && fstat(fd, &st) == 0 && st.st_nlink == 0;
+}
+
 static int commit(struct store *s, struct batch *b, const struct note *notes, unsigned count)
 {
 	uint64_t begun = clock_mono_ns();
 
 	if (s->broken)
 		return -EIO;
+	if (is_removed(s))
+		return ERR_REMOVED;
 	if (pages_of_batch(s, b) > share(s, FULL))
 		return -E2BIG;
 	int rc = judge(s, write_with_room(s, b, notes, count));

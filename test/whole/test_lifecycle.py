@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import shutil
 import socket
 import statistics
 import subprocess
@@ -380,3 +381,16 @@ def test_it_is_ready_quickly_and_idle_then(daemon, plain_sidelightd):
     time.sleep(1)
     assert cpu_ticks() - before <= 1
     assert running.json("/api/traces") == {"traces": [], "next": None}
+
+
+def test_a_store_that_was_removed_takes_nothing_more(daemon, tmp_path):
+    running = daemon()
+    with running.agent() as agent:
+        agent.runs(1)
+        agent.flush()
+        shutil.rmtree(tmp_path / "data")
+        agent.runs(1)
+        eventually(lambda: running.get("/readyz")[0] == 503, what="the loss is noticed")
+        assert b"removed" in running.get("/readyz")[1]
+        agent.bye()
+    running.stop()
