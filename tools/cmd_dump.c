@@ -189,5 +189,8 @@ int cmd_dump(struct cmd *c)
 	int code =
 		c->spans ? dump_spans(c, &answer, &count) : dump_observations(c, &answer, &count);
 	buf_deinit(&answer);
-	return code == EXIT_OK && count == 0 ? EXIT_NOTHING : code;
+	if (code != EXIT_OK || count > 0)
+		return code;
+	complain(c->since_ns ? "nothing has ended since" : "nothing has ended yet");
+	return EXIT_NOTHING;
 }

@@ -377,6 +377,7 @@ int main(int argc, char **argv)
 	struct args args = {0};
 	struct term term;
 
+	term_fill();
 	term_detect(&term);
 	(void)signal(SIGPIPE, SIG_IGN); // can only fail for signals that there are not
 	if (!read_args(&args, argc, argv))

@@ -118,6 +118,21 @@ static int open_files(struct source *s, const char *flag)
 	return err;
 }
 
+static bool is_set(const char *variable)
+{
+	const char *value = getenv(variable);
+
+	return value && *value;
+}
+
+/* Whether the user named a socket, and nowhere as near a directory to fall back on. */
+static bool means_socket_only(const struct source_options *o)
+{
+	if (o->data)
+		return false;
+	return o->socket || (is_set("SIDELIGHT_SOCKET") && !is_set("SIDELIGHT_DATA"));
+}
+
 static int find(struct source *s, const struct source_options *o)
 {
 	const char *url = o->url ? o->url : getenv("SIDELIGHT_URL");
@@ -131,6 +146,12 @@ static int find(struct source *s, const struct source_options *o)
 	int err = open_socket(s, o->socket);
 	if (!is_nobody_there(err))
 		return err;
+	if (means_socket_only(o)) {
+		complain("no collector answers at %s: start sidelightd there, or read its files"
+		         " with --data",
+		         s->place);
+		return err;
+	}
 	fetch_close(s->fetch);
 	s->fetch = NULL;
 	return open_files(s, o->data);

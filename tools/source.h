@@ -1,7 +1,8 @@
 /* source.h - where the answers come from: a collector over HTTP, or its files.
  *
  * A URL that is given is the only place asked. Else the running collector is asked over its API
- * socket, and the files are read only when none runs. Both give the same JSON.
+ * socket, and the files are read only when none runs; not when the user named the socket and no
+ * directory, lest a slip of the pen show another collector's. Both give the same JSON.
  */
 #pragma once
 

@@ -1,6 +1,7 @@
 #include "term.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <langinfo.h>
 #include <locale.h>
 #include <stdarg.h>
@@ -37,6 +38,13 @@ static bool wants_colour(void)
 	const char *kind = getenv("TERM");
 
 	return isatty(STDOUT_FILENO) && !(no && *no) && kind && *kind && strcmp(kind, "dumb") != 0;
+}
+
+void term_fill(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0)
+			(void)open("/dev/null", O_RDWR); // takes the lowest that is free: this one
 }
 
 void term_detect(struct term *t)

@@ -20,6 +20,10 @@ struct term {
 	bool utf8; // else plain ASCII
 };
 
+/** Opens /dev/null where stdin, stdout or stderr is closed, lest a file of ours become one of them.
+ */
+void term_fill(void);
+
 /** Looks at stdout and the environment. Sets the locale's character type. */
 void term_detect(struct term *t);
 

@@ -194,9 +194,7 @@ void text_duration(char out[DURATION_SIZE], const struct term *t, uint64_t ns)
 	unsigned tenths = (unsigned)rounded(ns, NS_PER_MS / 10);
 	unsigned ms = (unsigned)rounded(ns, NS_PER_MS);
 
-	if (ns == 0)
-		snprintf(out, DURATION_SIZE, "0 ms");
-	else if (rounded(ns, NS_PER_US) < 1000)
+	if (rounded(ns, NS_PER_US) < 1000)
 		snprintf(out, DURATION_SIZE, "%u %s", (unsigned)rounded(ns, NS_PER_US),
 		         t->utf8 ? "µs" : "us");
 	else if (ns < NS_PER_S && tenths < 100)

@@ -66,7 +66,7 @@ static void assert_duration(uint64_t ns, const char *wanted)
 
 static void durations_keep_three_digits_and_round_into_the_next_unit(void **state)
 {
-	assert_duration(0, "0 ms");
+	assert_duration(0, "0 us");
 	assert_duration(1, "0 us");
 	assert_duration(999499, "999 us");
 	assert_duration(999500, "1.0 ms");

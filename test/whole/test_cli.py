@@ -364,3 +364,24 @@ def test_a_reader_that_has_seen_enough_is_no_failure(cli, one_request):
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_socket_that_was_misspelt_is_not_another_collectors_files(cli, one_request, tmp_path):
+    one_request.stop()
+    typo = str(tmp_path / "typo.sock")
+    for args in (("traces", "--socket", typo), ("dump", "--socket", typo), ("trace", "last", "--socket", typo)):
+        done = cli(*args)
+        assert (done.returncode, done.stdout) == (1, b"")
+        assert b"no collector answers at" in done.stderr
+    assert lines(cli("traces", "--socket", typo, "--data", one_request.data))
+
+
+def test_a_dump_of_nothing_says_so(cli, one_request):
+    for args in (("dump",), ("dump", "--spans")):
+        done = cli(*args, "--since", "2099-01-01T00:00:00Z")
+        assert (done.returncode, done.stdout) == (3, b"") and b"nothing has ended since" in done.stderr
+
+
+def test_a_closed_stderr_is_not_a_file_of_ours(cli, one_request):
+    done = cli("traces", preexec_fn=lambda: (os.close(0), os.close(2)))
+    assert done.returncode == 0 and b"weather-agent" in done.stdout
