@@ -563,4 +563,26 @@ def test_a_whole_agent_costs_little(recorder, model_server):
         graph.invoke(asked(BOTH), {"callbacks": [handler]})
     per_run = spent / 10 / 1000
     print(f"{per_run:.0f} µs CPU a run of 18 callbacks")
-    assert per_run < 5000
+    assert per_run < 3600  # three times what it is on two slow cores
+
+
+class Hostile:
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+
+
+def test_what_cannot_be_read_still_starts_and_ends(recorder):
+    handler = SidelightCallbackHandler()
+    ends = (
+        handler.on_tool_end,
+        handler.on_retriever_end,
+        handler.on_llm_end,
+        handler.on_chain_end,
+    )
+    for on_end in ends:
+        run_id = uuid.uuid4()
+        handler.on_chain_start({}, Hostile(), run_id=run_id, metadata={1: "x", "k": "v"})
+        on_end(Hostile(), run_id=run_id)
+        seen = Seen(recorder)
+        assert seen.starts[run_id.bytes]["attrs"] == {"k": "v"}
+        assert run_id.bytes in seen.ends

@@ -17,7 +17,7 @@ from typing import Any, Callable, Optional, TypeVar, Union
 
 from . import _wire
 from ._transport import Transport
-from ._values import text
+from ._values import absorb, read, text
 from ._version import __version__
 from ._wire import RunId
 
@@ -31,13 +31,14 @@ _resource: dict[str, Any] = {}
 
 
 def guarded(function: F) -> F:
-    """The function, but what it raises is lost."""
+    """The function, but what it raises is lost, unless a signal handler raised it."""
 
     @functools.wraps(function)
     def guard(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
-        except Exception:
+        except BaseException as error:
+            absorb(error)
             return None
 
     return guard  # type: ignore[return-value]
@@ -92,8 +93,9 @@ def flush(timeout: float = 1.0) -> bool:
     Nothing needs this to be sent; it is for a caller who wants to know. It blocks the thread.
     """
     try:
-        return transport.flush(timeout)
-    except Exception:
+        return bool(transport.flush(timeout))
+    except BaseException as error:
+        absorb(error)
         return False
 
 
@@ -106,7 +108,7 @@ def start_run(run_id: RunId, **fields: Any) -> None:
     """Reports a start. The fields are those of the protocol: kind, name, parent, input, …"""
     unix_ns, mono_ns = time.time_ns(), time.monotonic_ns()
     if transport.wants():
-        transport.emit(_wire.start(run_id, unix_ns, mono_ns, **fields))
+        transport.emit(_frame(_wire.start, run_id, unix_ns, mono_ns, fields))
 
 
 @guarded
@@ -114,7 +116,19 @@ def end_run(run_id: RunId, **fields: Any) -> None:
     """Reports an end: output, usage, model, finish, error, attrs."""
     unix_ns, mono_ns = time.time_ns(), time.monotonic_ns()
     if transport.wants():
-        transport.emit(_wire.end(run_id, unix_ns, mono_ns, **fields))
+        transport.emit(_frame(_wire.end, run_id, unix_ns, mono_ns, fields))
+
+
+def _frame(
+    build: Callable[..., bytes], run_id: RunId, unix_ns: int, mono_ns: int, fields: dict[str, Any]
+) -> bytes:
+    """The frame; if a field's value makes that impossible, with what can't fail."""
+    try:
+        return build(run_id, unix_ns, mono_ns, **fields)
+    except BaseException as error:
+        absorb(error)
+        plain = {name: value for name, value in fields.items() if type(value) in (str, bytes)}
+        return build(run_id, unix_ns, mono_ns, **plain)
 
 
 @guarded
@@ -133,8 +147,8 @@ def error_of(error: BaseException) -> dict[str, str]:
 
         lines = traceback.format_exception(type(error), error, error.__traceback__, limit=-50)
         out["stack"] = "".join(lines)[-MAX_STACK:]
-    except Exception:
-        pass
+    except BaseException as failed:
+        absorb(failed)
     return out
 
 
@@ -169,7 +183,7 @@ class Run:
         self._attrs: dict[str, Any] = {}
         self._token: Optional[contextvars.Token[Optional[Run]]] = None
 
-    def set(self, **fields: Any) -> Run:
+    def set(self, /, **fields: Any) -> Run:
         """Sets output, usage, model, finish or error; every other name is an attribute."""
         for name, value in fields.items():
             if name in ("output", "usage", "model", "finish", "error"):
@@ -178,7 +192,7 @@ class Run:
                 self._attrs[name] = value
         return self
 
-    def event(self, name: str, **attrs: Any) -> None:
+    def event(self, name: str, /, **attrs: Any) -> None:
         """Adds something that happened just now."""
         run_event(self.id, name, attrs)
 
@@ -211,7 +225,7 @@ class Run:
             usage=self.usage,
             model=self.model,
             finish=self.finish,
-            error=_error_fields(self.error),
+            error=read(_error_fields, self.error),
             attrs=self._attrs,
         )
         try:
@@ -233,6 +247,7 @@ def _open_run() -> Optional[Run]:
 
 def run(
     name: str,
+    /,
     *,
     kind: str = "other",
     input: Any = None,
@@ -266,7 +281,7 @@ def run(
     )
 
 
-def event(name: str, **attrs: Any) -> None:
+def event(name: str, /, **attrs: Any) -> None:
     """Adds something that happened just now to the current run; nothing without one."""
     run_id = parent_within(_langchain_run())
     if run_id is not None:
@@ -294,7 +309,8 @@ def _langchain_run() -> Optional[bytes]:
         around = config.var_child_runnable_config.get()
         run_id: bytes = around["callbacks"].parent_run_id.bytes
         return run_id
-    except Exception:
+    except Exception as error:
+        absorb(error)
         return None
 
 

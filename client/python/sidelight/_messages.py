@@ -120,6 +120,11 @@ def answer(response: Any) -> dict[str, Any]:
     return fields
 
 
+def found(documents: Any) -> list[Any]:
+    """What a retriever found."""
+    return [{"content": doc.page_content, "metadata": doc.metadata} for doc in documents]
+
+
 def _response_id(msg: Any) -> Optional[str]:
     """The provider's id of an answer, not the one that LangChain makes up."""
     found = (msg.response_metadata or {}).get("id") or msg.id

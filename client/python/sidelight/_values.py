@@ -7,19 +7,22 @@ isn't goes through a Cleaner, which never fails, never loops and bounds what it 
 from __future__ import annotations
 
 import sys
+from collections import deque
 from itertools import islice
-from typing import Any, Union
+from types import BuiltinFunctionType, FrameType, FunctionType, ModuleType
+from typing import Any, Callable, Optional, Union
 
 from ._messages import message
 
 MAX_TEXT = 64 * 1024  # bytes of one string
 MAX_DEPTH = 8  # containers in one another, below a message's field
+MAX_ATTRS = 1000  # the collector refuses more than 1024
 MAX_NODES = 20_000  # elements of all containers of one message
 
-_MAX_KEY = 256
-_MAX_REPR = 1024
+_MAX_KEY = 256  # bytes
 _CONTAINERS = frozenset({dict, list, tuple})
 _ATOMS = frozenset({int, float, bool, type(None)})
+_BY_REPR = frozenset({type, range, complex, FunctionType, BuiltinFunctionType, ModuleType})
 _BY_STR = frozenset({"uuid", "decimal", "fractions", "pathlib", "pathlib._local", "ipaddress"})
 
 
@@ -57,13 +60,56 @@ def is_plain(fields: dict[str, Any]) -> bool:
     return False
 
 
+def absorb(error: BaseException) -> None:
+    """Raises the error again unless it came from a value that was read.
+
+    Reading a value runs its code, and what that raises, even a SystemExit, is not the agent's.
+    What a signal handler raises meanwhile is: a KeyboardInterrupt, and what has passed a frame
+    that was given the frame it interrupted. So is what another thread put into this one, as
+    far as that can be told: no Exception, and raised by no code but ours.
+    """
+    if isinstance(error, KeyboardInterrupt) or _is_sent(error):
+        raise error
+
+
+def _is_sent(error: BaseException) -> bool:
+    outer: Optional[FrameType] = None
+    step = error.__traceback__
+    while step is not None:
+        frame = step.tb_frame
+        if outer is not None and _was_given(frame, outer):
+            return True
+        outer, step = frame, step.tb_next
+    ours = outer is not None and outer.f_globals.get("__package__") == __package__
+    return ours and not isinstance(error, Exception)
+
+
+def _was_given(frame: FrameType, outer: FrameType) -> bool:
+    if frame.f_globals.get("__package__") == __package__:
+        return False
+    for value in frame.f_locals.values():
+        if value is outer or type(value) is tuple and any(v is outer for v in value[:3]):
+            return True
+    return False
+
+
+def read(function: Callable[..., Any], *args: Any, default: Any = None) -> Any:
+    """What the function reads from values, or the default if it can't."""
+    try:
+        return function(*args)
+    except BaseException as error:
+        absorb(error)
+        return default
+
+
 def text(value: Any) -> str:
     """The value as a string, whatever it is."""
     if type(value) is str:
         return value
     try:
         return str.__str__(value) if isinstance(value, str) else str(value)
-    except Exception:
+    except BaseException as error:
+        absorb(error)
         return f"<{type(value).__name__}>"
 
 
@@ -102,13 +148,17 @@ class Cleaner:
     def _attrs(self, attrs: dict[Any, Any]) -> dict[str, Any]:
         out = {}
         items = list(attrs.items())
-        for key, value in items[: self._take(len(items))]:
+        taken = min(self._take(len(items)), MAX_ATTRS)
+        for key, value in items[:taken]:
             self._field = self._key(key)
             out[self._field] = self._value(value, 1)
+        if taken < len(items):
+            out["…"] = f"{len(items) - taken} more"
         return out
 
     def _key(self, key: Any) -> str:
-        return text(key)[:_MAX_KEY].encode("utf-8", "replace").decode()
+        raw = text(key)[:_MAX_KEY].encode("utf-8", "replace")
+        return raw[:_MAX_KEY].decode("utf-8", "ignore")
 
     def _text(self, value: str) -> str:
         limit = self._max_text
@@ -142,13 +192,14 @@ class Cleaner:
             return "…"
         try:
             return self._container_or_object(value, depth)
-        except Exception:
+        except BaseException as error:
+            absorb(error)
             return f"<{kind.__name__}>"
 
     def _container_or_object(self, value: Any, depth: int) -> Any:
         if isinstance(value, (bytes, bytearray)):
             return self._bytes(value)
-        if isinstance(value, (dict, list, tuple, set, frozenset)):
+        if isinstance(value, (dict, list, tuple, set, frozenset, deque)):
             if depth >= MAX_DEPTH:
                 return f"<{type(value).__name__} of {len(value)}>"
             if isinstance(value, dict):
@@ -200,10 +251,19 @@ class Cleaner:
         if isinstance(getattr(value, "type", None), str) and hasattr(value, "content"):
             return message(value, value.type)
         if callable(getattr(kind, "model_dump", None)):
-            return value.model_dump()
+            return _model(value)
         if hasattr(kind, "__dataclass_fields__"):
             return {name: getattr(value, name, None) for name in kind.__dataclass_fields__}
-        return f"<{kind.__name__}> {repr(value)[:_MAX_REPR]}"
+        if isinstance(value, BaseException):
+            return f"{kind.__name__}: {text(value)}"
+        # Anybody's repr() may be endless, or ask a database.
+        return repr(value) if kind in _BY_REPR else f"<{kind.__module__}.{kind.__qualname__}>"
+
+
+def _model(value: Any) -> dict[str, Any]:
+    """What pydantic holds, without what it was told to leave out of dumps."""
+    fields = getattr(type(value), "__pydantic_fields__", {})
+    return {k: v for k, v in value.__dict__.items() if not getattr(fields.get(k), "exclude", None)}
 
 
 def _plainer(value: Any, inner: Any) -> Any:

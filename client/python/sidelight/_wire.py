@@ -6,22 +6,21 @@ never longer than MAX_FRAME.
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Any, Optional, Union
 
 import msgpack  # type: ignore[import-untyped]
 
-from ._values import MAX_NODES, MAX_TEXT, Cleaner, is_plain, text
+from ._values import MAX_ATTRS, MAX_NODES, MAX_TEXT, Cleaner, absorb, is_plain, text
 
 VERSION = 1
 MAX_FRAME = 1 << 20
 MAX_NAME = 1024  # bytes of an event's name and of a run id in text
-MAX_ATTRS = 1000  # the collector refuses more than 1024
 
 RunId = Union[bytes, str]
 
-# What a frame is cut down to: bytes of a string, elements. The last always fits MAX_FRAME.
-_LIMITS = ((MAX_TEXT, MAX_NODES), (8192, 5000), (512, 1000))
+# What a frame is cut down to: bytes of a string, elements. The last always fits MAX_FRAME:
+# an element has a key of 256 bytes, a text of 512, and maybe its key once more among the cut.
+_LIMITS = ((MAX_TEXT, MAX_NODES), (8192, 5000), (512, 500))
 
 # Packers keep their buffer, so they are worth keeping. A packer is used by one call at a
 # time: another thread, or a finalizer that runs in the middle of a call, takes another.
@@ -48,13 +47,14 @@ def unpack(body: bytes) -> Any:
 def _pack_fields(message: list[Any], fields: dict[str, Any], clean: Any = Cleaner.fields) -> bytes:
     """The message with its fields at the end, cleaned and cut only where that is needed."""
     try:
-        if is_plain(fields):
+        attrs = fields if message[0] == 3 else fields.get("attrs", ())
+        if len(attrs) <= MAX_ATTRS and is_plain(fields):
             frame = pack([*message, fields])
             # Below this size no string can have more bytes than it may.
             if len(frame) <= MAX_TEXT:
                 return frame
-    except Exception:
-        pass  # another thread changed a container, a lone surrogate, an int past 64 bits
+    except Exception as error:
+        absorb(error)  # another thread changed a container, a lone surrogate, an int past 64 bits
     for max_text, max_nodes in _LIMITS:
         frame = pack([*message, clean(Cleaner(max_text, max_nodes), fields)])
         if len(frame) <= MAX_FRAME:
@@ -74,10 +74,6 @@ def _texts(value: Any) -> list[str]:
     if isinstance(value, (list, tuple, set, frozenset)):
         return [text(item) for item in value]
     return [text(value)]
-
-
-def _few(attrs: dict[str, Any]) -> dict[str, Any]:
-    return attrs if len(attrs) <= MAX_ATTRS else dict(islice(attrs.items(), MAX_ATTRS))
 
 
 def _run_id(value: Any) -> Optional[RunId]:
@@ -148,7 +144,7 @@ def start(
     if tags:
         fields["tags"] = _texts(tags)
     if attrs:
-        fields["attrs"] = _few(attrs)
+        fields["attrs"] = attrs
     return _pack_fields([1, run_id, unix_ns, mono_ns], fields)
 
 
@@ -177,13 +173,13 @@ def end(
     if error is not None:
         fields["error"] = error
     if attrs:
-        fields["attrs"] = _few(attrs)
+        fields["attrs"] = attrs
     return _pack_fields([2, run_id, unix_ns, mono_ns], fields)
 
 
 def event(run_id: RunId, unix_ns: int, mono_ns: int, name: str, attrs: dict[str, Any]) -> bytes:
     name = text(name).encode("utf-8", "replace")[:MAX_NAME].decode("utf-8", "ignore")
-    return _pack_fields([3, run_id, unix_ns, mono_ns, name or "event"], _few(attrs), Cleaner.attrs)
+    return _pack_fields([3, run_id, unix_ns, mono_ns, name or "event"], attrs, Cleaner.attrs)
 
 
 def flush(token: int) -> bytes:

@@ -17,7 +17,16 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.tracers.context import register_configure_hook
 
 from ._api import end_run, error_of, guarded, parent_within, run_event, start_run
-from ._messages import answer, any_message, conversation, is_agent, last_words, name_of
+from ._messages import (
+    answer,
+    any_message,
+    conversation,
+    found,
+    is_agent,
+    last_words,
+    name_of,
+)
+from ._values import read, text
 
 __all__ = ["SidelightCallbackHandler", "install"]
 
@@ -77,6 +86,65 @@ def _remember(run_id: bytes, owner: int) -> bool:
     return True
 
 
+def _context(metadata: dict[str, Any], attrs: dict[str, Any], root: bool) -> dict[str, Any]:
+    """What the metadata say, as fields of a start; the rest of them becomes attributes."""
+    for name, value in metadata.items():
+        if type(name) is str and type(value) in _SCALARS:
+            if name not in _NO_ATTRS and not name.startswith("ls_"):
+                attrs[name] = value
+    if root:
+        for name, attr in _PROMPT.items():
+            if metadata.get(name) is not None:
+                attrs[attr] = metadata[name]
+    session = next((metadata[name] for name in _SESSION if metadata.get(name)), None)
+    return {"session": session, "user": metadata.get("user_id")}
+
+
+def _request(metadata: dict[str, Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What a model is asked with, as fields of a start."""
+    asked = kwargs.get("invocation_params") or {}
+    attrs = {attr: asked[name] for name, attr in _REQUEST.items() if asked.get(name) is not None}
+    for name in ("temperature", "max_tokens"):
+        if metadata.get("ls_" + name) is not None:
+            attrs.setdefault(_REQUEST[name], metadata["ls_" + name])
+    return {
+        "model": metadata.get("ls_model_name") or asked.get("model") or asked.get("model_name"),
+        "provider": metadata.get("ls_provider"),
+        "attrs": attrs,
+    }
+
+
+def _prompt(messages: Any) -> Any:
+    return [any_message(msg) for msg in messages[0]] if messages else None
+
+
+def _one_or_all(prompts: Any) -> Any:
+    return prompts[0] if len(prompts) == 1 else prompts
+
+
+def _description(serialized: Any) -> Any:
+    return serialized.get("description") if serialized else None
+
+
+def _half_an_answer(error: BaseException, response: Any) -> dict[str, Any]:
+    """What a model call that failed left behind, as fields of an end."""
+    fields = answer(response) if response is not None else {}
+    if not any(msg["content"] or msg.get("tool_calls") for msg in fields.get("output", ())):
+        fields.pop("output", None)
+    status = getattr(error, "status_code", None)
+    if isinstance(status, int):
+        fields.setdefault("attrs", {})["http.response.status_code"] = status
+    return fields
+
+
+def _tool_result(output: Any) -> dict[str, Any]:
+    """What a tool returned, as fields of an end."""
+    content = getattr(output, "content", output)
+    if getattr(output, "status", None) == "error":  # the tool caught it for the model to see
+        return {"output": content, "error": {"type": "ToolException", "message": text(content)}}
+    return {"output": content}
+
+
 class SidelightCallbackHandler(BaseCallbackHandler):
     """Give it to a run as callbacks=[SidelightCallbackHandler()], or see install()."""
 
@@ -105,20 +173,10 @@ class SidelightCallbackHandler(BaseCallbackHandler):
         key = run_id.bytes
         if not _remember(key, id(self)):
             return
-        metadata = metadata or {}
-        session = next((metadata[name] for name in _SESSION if metadata.get(name)), None)
-        for name, value in metadata.items():
-            if type(value) in _SCALARS and name not in _NO_ATTRS and not name.startswith("ls_"):
-                attrs[name] = value
-        if parent_run_id is None:
-            for name, attr in _PROMPT.items():
-                if metadata.get(name) is not None:
-                    attrs[attr] = metadata[name]
+        fields.update(read(_context, metadata or {}, attrs, parent_run_id is None, default={}))
         start_run(
             key,
             parent=parent_within(parent_run_id.bytes if parent_run_id is not None else None),
-            session=session,
-            user=metadata.get("user_id"),
             attrs=attrs,
             **fields,
         )
@@ -161,7 +219,7 @@ class SidelightCallbackHandler(BaseCallbackHandler):
         metadata: Optional[dict[str, Any]] = None,
         **kwargs: Any,
     ) -> None:
-        prompt = [any_message(msg) for msg in messages[0]] if messages else None
+        prompt = read(_prompt, messages)
         self._model_start(serialized, prompt, run_id, parent_run_id, tags, metadata, kwargs)
 
     @guarded
@@ -176,7 +234,7 @@ class SidelightCallbackHandler(BaseCallbackHandler):
         metadata: Optional[dict[str, Any]] = None,
         **kwargs: Any,
     ) -> None:
-        prompt = prompts[0] if len(prompts) == 1 else prompts
+        prompt = read(_one_or_all, prompts)
         self._model_start(serialized, prompt, run_id, parent_run_id, tags, metadata, kwargs)
 
     def _model_start(
@@ -189,23 +247,17 @@ class SidelightCallbackHandler(BaseCallbackHandler):
         metadata: Optional[dict[str, Any]],
         kwargs: dict[str, Any],
     ) -> None:
-        asked = kwargs.get("invocation_params") or {}
-        known = metadata or {}
-        attrs = {attr: asked[name] for name, attr in _REQUEST.items() if asked.get(name) is not None}
-        for name in ("temperature", "max_tokens"):
-            if known.get("ls_" + name) is not None:
-                attrs.setdefault(_REQUEST[name], known["ls_" + name])
+        fields = read(_request, metadata or {}, kwargs, default={})
         self._start(
             run_id,
             parent_run_id,
             metadata,
-            attrs,
+            fields.pop("attrs", {}),
             kind="llm",
-            name=name_of(serialized, kwargs),
-            model=known.get("ls_model_name") or asked.get("model") or asked.get("model_name"),
-            provider=known.get("ls_provider"),
+            name=read(name_of, serialized, kwargs),
             input=prompt,
             tags=tags,
+            **fields,
         )
 
     @guarded
@@ -219,17 +271,11 @@ class SidelightCallbackHandler(BaseCallbackHandler):
 
     @guarded
     def on_llm_end(self, response: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        self._end(run_id, **answer(response))
+        self._end(run_id, **read(answer, response, default={}))
 
     @guarded
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        response = kwargs.get("response")
-        fields = answer(response) if response is not None else {}
-        if not any(msg["content"] or msg.get("tool_calls") for msg in fields.get("output", ())):
-            fields.pop("output", None)
-        status = getattr(error, "status_code", None)
-        if isinstance(status, int):
-            fields.setdefault("attrs", {})["http.response.status_code"] = status
+        fields = read(_half_an_answer, error, kwargs.get("response"), default={})
         self._end(run_id, error=error_of(error), **fields)
 
     # Chains and graphs
@@ -246,17 +292,17 @@ class SidelightCallbackHandler(BaseCallbackHandler):
         metadata: Optional[dict[str, Any]] = None,
         **kwargs: Any,
     ) -> None:
-        name = name_of(serialized, kwargs)
+        name = read(name_of, serialized, kwargs)
         root = parent_run_id is None
         self._start(
             run_id,
             parent_run_id,
             metadata,
             {},
-            kind="agent" if root or is_agent(name, metadata) else "chain",
+            kind="agent" if root or read(is_agent, name, metadata) else "chain",
             name=name,
             # Inside, every node gets the whole conversation once more.
-            input=conversation(inputs) if root else None,
+            input=read(conversation, inputs) if root else None,
             tags=tags,
         )
 
@@ -264,7 +310,7 @@ class SidelightCallbackHandler(BaseCallbackHandler):
     def on_chain_end(
         self, outputs: Any, *, run_id: UUID, parent_run_id: Optional[UUID] = None, **kwargs: Any
     ) -> None:
-        self._end(run_id, output=last_words(outputs) if parent_run_id is None else None)
+        self._end(run_id, output=read(last_words, outputs) if parent_run_id is None else None)
 
     @guarded
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
@@ -300,26 +346,23 @@ class SidelightCallbackHandler(BaseCallbackHandler):
         attrs: dict[str, Any] = {}
         if tool_call_id:
             attrs["gen_ai.tool.call.id"] = tool_call_id
-        if serialized and serialized.get("description"):
-            attrs["gen_ai.tool.description"] = serialized["description"]
+        description = read(_description, serialized)
+        if description:
+            attrs["gen_ai.tool.description"] = description
         self._start(
             run_id,
             parent_run_id,
             metadata,
             attrs,
             kind="tool",
-            name=name_of(serialized, kwargs),
+            name=read(name_of, serialized, kwargs),
             input=inputs if inputs is not None else input_str,
             tags=tags,
         )
 
     @guarded
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        content = getattr(output, "content", output)
-        if getattr(output, "status", None) == "error":  # the tool caught it for the model to see
-            self._end(run_id, output=content, error={"type": "ToolException", "message": str(content)})
-        else:
-            self._end(run_id, output=content)
+        self._end(run_id, **read(_tool_result, output, default={}))
 
     @guarded
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
@@ -343,15 +386,14 @@ class SidelightCallbackHandler(BaseCallbackHandler):
             metadata,
             {},
             kind="retriever",
-            name=name_of(serialized, kwargs),
+            name=read(name_of, serialized, kwargs),
             input=query,
             tags=tags,
         )
 
     @guarded
     def on_retriever_end(self, documents: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        found = [{"content": doc.page_content, "metadata": doc.metadata} for doc in documents]
-        self._end(run_id, output=found)
+        self._end(run_id, output=read(found, documents))
 
     @guarded
     def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:

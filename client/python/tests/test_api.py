@@ -275,3 +275,14 @@ os.kill(os.getpid(), signal.SIGKILL)
         messages = recorder.wait(lambda all: "EOF" in all)
     assert len(only_runs(messages)) == 1
     assert [7, {}] not in messages
+
+
+def test_every_keyword_may_be_an_attribute(collector):
+    with sidelight.run("x", name="y") as run:
+        run.set(self=1)
+        run.event("e", self=2, name="z")
+        sidelight.event("e", name="w")
+    start, one, two, end = collector.wait_for_count(4)
+    assert (start[4]["name"], start[4]["attrs"]) == ("x", {"name": "y"})
+    assert (one[5], two[5]) == ({"self": 2, "name": "z"}, {"name": "w"})
+    assert end[4]["attrs"] == {"self": 1}

@@ -599,7 +599,8 @@ def test_a_flush_that_is_interrupted_leaves_the_way_open(transport, recorder):
         signal.signal(signal.SIGALRM, old)
     assert transport.flush(5)
     assert names(recorder.messages) == [f"e{n}" for n in range(500)]
-    assert not transport._asked
+    if sys.version_info >= (3, 10):  # before, a `finally` can be interrupted at its first step
+        assert not transport._asked
 
 
 def test_memory_is_bounded_while_the_writer_does_not_run(transport, recorder):

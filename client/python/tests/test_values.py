@@ -42,8 +42,23 @@ class Point:
 
 
 class Model:
+    def __init__(self):
+        self.city = "Oslo"
+
     def model_dump(self):
-        return {"city": "Oslo"}
+        raise RuntimeError("has no bounds")
+
+
+class Exits:
+    def __str__(self):
+        raise SystemExit(3)
+
+    content = type = property(__str__)
+
+
+class Prints:
+    def __repr__(self):
+        raise AssertionError("may be endless")
 
 
 class Text(str):
@@ -106,6 +121,45 @@ def test_nan_passes():
 )
 def test_any_object_is_named(value):
     assert sent([value])["input"][0].startswith("<")
+
+
+def test_an_object_is_named_and_not_printed():
+    assert sent(Prints())["input"] == f"<{__name__}.Prints>"
+
+
+def test_a_value_that_exits_does_not():
+    assert sent([Exits()], name=Exits())["name"] == "<Exits>"
+
+
+def test_what_a_signal_handler_raises_is_passed_on():
+    import signal
+
+    class Late(Exception):
+        pass
+
+    class Slow:
+        def __str__(self):
+            signal.raise_signal(signal.SIGUSR1)
+            return "never"
+
+    def handler(*_):
+        raise Late
+
+    old = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with pytest.raises(Late):
+            _wire.start(RUN, 1, 2, name=Slow())
+    finally:
+        signal.signal(signal.SIGUSR1, old)
+
+
+def test_a_frame_of_wide_keys_fits():
+    attrs = {"\U0001f600" * 300 + str(i): "x" for i in range(1000)}
+    wide = {"\U0001f600" * 50 + str(i): "\U0001f600" * 70_000 for i in range(1000)}
+    for some in (attrs, wide):
+        assert len(_wire.event(RUN, 1, 2, "e", some)) <= _wire.MAX_FRAME
+        fields = sent(some, attrs=some)
+        assert fields["attrs"]
 
 
 def test_a_cycle_ends():
