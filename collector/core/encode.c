@@ -3,27 +3,13 @@
 #include "base/caps.h"
 #include "base/clock.h"
 #include "core/message.h"
+#include "core/otlp_fields.h"
 #include "core/pb.h"
 #include "core/value.h"
 
-/* opentelemetry/proto/trace/v1/trace.proto */
-enum {
-	SPAN_TRACE_ID = 1,
-	SPAN_SPAN_ID = 2,
-	SPAN_PARENT_SPAN_ID = 4,
-	SPAN_NAME = 5,
-	SPAN_KIND = 6,
-	SPAN_START = 7,
-	SPAN_END = 8,
-	SPAN_ATTRIBUTES = 9,
-	SPAN_EVENTS = 11,
-	SPAN_STATUS = 15,
-	SPAN_FLAGS = 16,
-};
+/* opentelemetry/proto/trace/v1/trace.proto: the values of Span.kind, Status.code and flags. */
 enum { SPAN_KIND_INTERNAL = 1, SPAN_KIND_CLIENT = 3 };
-enum { EVENT_TIME = 1, EVENT_NAME = 2, EVENT_ATTRIBUTES = 3 };
-enum { SPAN_STATUS_MESSAGE = 2, SPAN_STATUS_CODE = 3, SPAN_STATUS_ERROR = 2 };
-enum { RESOURCE_ATTRIBUTES = 1 };
+enum { SPAN_STATUS_ERROR = 2 };
 enum { FLAG_SAMPLED = 0x01, FLAG_HAS_IS_REMOTE = 0x100, FLAG_IS_REMOTE = 0x200 };
 
 /* An encoded request of the largest frame, with every name said twice, stays below this. */

@@ -1,12 +1,9 @@
 #include "core/pb.h"
 
 #include "base/err.h"
+#include "core/otlp_fields.h"
 
 enum { VARINT_MAX = 10, TAG_MAX = 5 };
-
-/* AnyValue and KeyValue, opentelemetry/proto/common/v1/common.proto. */
-enum { KEYVALUE_KEY = 1, KEYVALUE_VALUE = 2 };
-enum { ANY_STRING = 1, ANY_BOOL = 2, ANY_INT = 3, ANY_DOUBLE = 4 };
 
 static uint8_t *put_varint(uint8_t *p, uint64_t v)
 {

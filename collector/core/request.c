@@ -3,8 +3,8 @@
 #include <errno.h>
 
 #include "base/caps.h"
+#include "core/otlp_fields.h"
 
-enum { SPAN_NAME = 5, SPAN_ATTRIBUTES = 9, SPAN_STATUS = 15, STATUS_MESSAGE = 2 };
 enum { SPENDS_MAX = 64, KEPT_ROOM = 4096 };
 
 void request_init(struct request *q)
@@ -73,7 +73,7 @@ static bool any_text(struct str any, struct str *ret)
 	struct pb_cursor c = pb_cursor_of(any);
 	struct pb_field f;
 
-	if (pb_next(&c, &f) != 1 || f.number != 1 || f.wire != PB_BYTES)
+	if (pb_next(&c, &f) != 1 || f.number != ANY_STRING || f.wire != PB_BYTES)
 		return false;
 	*ret = f.bytes;
 	return true;
@@ -84,7 +84,7 @@ static bool any_count(struct str any, int64_t *ret)
 	struct pb_cursor c = pb_cursor_of(any);
 	struct pb_field f;
 
-	if (pb_next(&c, &f) != 1 || f.number != 3 || f.wire != PB_VARINT)
+	if (pb_next(&c, &f) != 1 || f.number != ANY_INT || f.wire != PB_VARINT)
 		return false;
 	*ret = (int64_t)f.value;
 	return true;
@@ -163,8 +163,8 @@ static void scan_key_value(struct account *a, struct str kv)
 	struct pb_field key, value;
 
 	// Our own writer's order: key, value.
-	if (pb_next(&c, &key) == 1 && key.number == 1 && pb_next(&c, &value) == 1 &&
-	    value.number == 2 && value.wire == PB_BYTES)
+	if (pb_next(&c, &key) == 1 && key.number == KEYVALUE_KEY && pb_next(&c, &value) == 1 &&
+	    value.number == KEYVALUE_VALUE && value.wire == PB_BYTES)
 		scan_attribute(a, key.bytes, value.bytes);
 }
 
@@ -174,7 +174,7 @@ static void scan_status(struct account *a, struct str status)
 	struct pb_field f;
 
 	while (pb_next(&c, &f) == 1)
-		if (f.number == STATUS_MESSAGE && f.wire == PB_BYTES)
+		if (f.number == SPAN_STATUS_MESSAGE && f.wire == PB_BYTES)
 			a->error_message = f.bytes;
 }
 

@@ -1,35 +1,7 @@
 #include "core/span.h"
 
 #include "base/err.h"
-
-/* opentelemetry/proto/trace/v1/trace.proto */
-enum {
-	SPAN_TRACE_ID = 1,
-	SPAN_ID = 2,
-	SPAN_PARENT_ID = 4,
-	SPAN_NAME = 5,
-	SPAN_KIND = 6,
-	SPAN_START = 7,
-	SPAN_END = 8,
-	SPAN_ATTRIBUTES = 9,
-	SPAN_EVENTS = 11,
-	SPAN_STATUS = 15,
-};
-enum { STATUS_MESSAGE = 2, STATUS_CODE = 3 };
-enum { EVENT_TIME = 1, EVENT_NAME = 2, EVENT_ATTRIBUTES = 3 };
-
-/* opentelemetry/proto/common/v1/common.proto, resource/v1/resource.proto */
-enum { KEYVALUE_KEY = 1, KEYVALUE_VALUE = 2 };
-enum {
-	ANY_STRING = 1,
-	ANY_BOOL = 2,
-	ANY_INT = 3,
-	ANY_DOUBLE = 4,
-	ANY_ARRAY = 5,
-	ANY_KVLIST = 6,
-	ANY_BYTES = 7,
-};
-enum { LIST_VALUES = 1, RESOURCE_ATTRIBUTES = 1 };
+#include "core/otlp_fields.h"
 
 /* What the decoder lets in nests half as deep; the rest of a deeper value is shown as null. */
 enum { MAX_NESTING = 32 };
@@ -68,9 +40,9 @@ static int read_status(struct span_view *v, const struct pb_field *status)
 	if (status->wire != PB_BYTES)
 		return ERR_FORMAT;
 	while ((more = pb_next(&c, &f)) > 0) {
-		if (f.number == STATUS_MESSAGE && f.wire == PB_BYTES)
+		if (f.number == SPAN_STATUS_MESSAGE && f.wire == PB_BYTES)
 			v->status_message = text_of(&f);
-		else if (f.number == STATUS_CODE && f.wire == PB_VARINT)
+		else if (f.number == SPAN_STATUS_CODE && f.wire == PB_VARINT)
 			v->status_code = (uint32_t)f.value;
 	}
 	return more;
@@ -81,9 +53,9 @@ static int read_field(struct span_view *v, const struct pb_field *f)
 	switch (f->number) {
 	case SPAN_TRACE_ID:
 		return read_id(v->trace_id, sizeof(v->trace_id), f);
-	case SPAN_ID:
+	case SPAN_SPAN_ID:
 		return read_id(v->span_id, sizeof(v->span_id), f);
-	case SPAN_PARENT_ID:
+	case SPAN_PARENT_SPAN_ID:
 		return read_parent(v, f);
 	case SPAN_STATUS:
 		return read_status(v, f);

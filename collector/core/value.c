@@ -1,19 +1,8 @@
 #include "core/value.h"
 
 #include "base/caps.h"
+#include "core/otlp_fields.h"
 #include "core/pb.h"
-
-/* opentelemetry/proto/common/v1/common.proto */
-enum { KEYVALUE_KEY = 1, KEYVALUE_VALUE = 2 };
-enum {
-	ANY_STRING = 1,
-	ANY_BOOL = 2,
-	ANY_INT = 3,
-	ANY_DOUBLE = 4,
-	ANY_ARRAY = 5,
-	ANY_KVLIST = 6,
-	ANY_BYTES = 7,
-};
 
 static struct str clip(struct str s, size_t max)
 {

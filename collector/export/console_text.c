@@ -7,6 +7,7 @@
 #include "base/caps.h"
 #include "base/json.h"
 #include "base/str.h"
+#include "core/otlp_fields.h"
 #include "core/pb.h"
 
 enum {
@@ -14,17 +15,6 @@ enum {
 	SHOWN_NAME = 60,
 	NAME_COLUMN = 28,
 	INDENT = 4,
-};
-
-/* opentelemetry/proto/trace/v1/trace.proto and common.proto */
-enum {
-	SPAN_ATTRIBUTES = 9,
-	SPAN_EVENTS = 11,
-	EVENT_TIME = 1,
-	EVENT_NAME = 2,
-	EVENT_ATTRIBUTES = 3,
-	RESOURCE_ATTRIBUTES = 1,
-	ANY_INT = 3,
 };
 
 /* --- pretty --- */
