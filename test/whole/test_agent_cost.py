@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import itertools
 import json
 import signal
@@ -10,7 +12,6 @@ import statistics
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -74,10 +75,43 @@ def traced(n):
 
 ROUNDS = 60
 LARGE = 60_000  # bytes of a prompt: with these a client's buffer is soon full
-FACTOR, SLACK_MS = 1.5, 1.0  # of the median: the noise of a busy machine, and no more
+# What a request of three runs may take more: in the median, and the slowest of all. A busy machine
+# may spoil one measurement, but not all TRIES of them.
+COST_MS, WORST_MS, TRIES = 1.0, 60, 3
 
 
 NUMBERS = itertools.count()
+
+
+class TooSlow(AssertionError):
+    pass
+
+
+def measured(test):
+    """Repeats a test that was too slow, each time with a daemon and a directory of its own."""
+
+    @functools.wraps(test)
+    def run(tmp_path, **fixtures):
+        start = fixtures.get("daemon")
+        for n in range(TRIES):
+            place = tmp_path / str(n)
+            place.mkdir()
+            if "tmp_path" in inspect.signature(test).parameters:
+                fixtures["tmp_path"] = place
+            if start:
+                places = {"socket": place / "s.sock", "data": place / "data"}
+                fixtures["daemon"] = functools.partial(start, **places)
+            try:
+                return test(**fixtures)
+            except TooSlow:
+                if n == TRIES - 1:
+                    raise
+
+    signature = inspect.signature(test)
+    names = dict.fromkeys([*signature.parameters, "tmp_path"])
+    kind = inspect.Parameter.KEYWORD_ONLY
+    run.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])
+    return run
 
 
 class AgentProcess:
@@ -111,8 +145,8 @@ class AgentProcess:
         bare, traced = (statistics.median(times[key]) for key in ("bare", "traced"))
         worst = {key: max(times[key]) for key in times}
         print(f"{what}: median {bare:.2f} -> {traced:.2f} ms, worst {worst}")
-        assert traced < bare * FACTOR + SLACK_MS, what
-        assert worst["traced"] < worst["bare"] + 500, f"{what}: one of them was held up"
+        if traced - bare >= COST_MS or worst["traced"] - worst["bare"] >= WORST_MS:
+            raise TooSlow(f"{what}: median {bare:.2f} -> {traced:.2f} ms, worst {worst}")
 
 
 @pytest.fixture
@@ -138,10 +172,12 @@ def said_bye(running):
     return assert_ledger(running)
 
 
+@measured
 def test_without_a_collector_an_agent_takes_no_longer(agent, tmp_path):
     agent(tmp_path / "none.sock").assert_free("absent")
 
 
+@measured
 def test_with_one_it_takes_no_longer_and_all_is_there(agent, daemon):
     running = daemon()
     agent(running.socket).assert_free("running")
@@ -152,6 +188,7 @@ def test_with_one_it_takes_no_longer_and_all_is_there(agent, daemon):
     assert metrics("llm_tokens_total", token_type="total_tokens") == 15 * ROUNDS
 
 
+@measured
 def test_one_that_is_stopped_holds_nobody_up_and_is_told_what_was_dropped(agent, daemon):
     """It is stopped until far more was sent than the client's buffer holds."""
     running = daemon()
@@ -168,6 +205,7 @@ def test_one_that_is_stopped_holds_nobody_up_and_is_told_what_was_dropped(agent,
     assert dropped > 0 and 3 <= others <= 20, (dropped, others)
 
 
+@measured
 def test_one_that_is_killed_in_the_middle_costs_nothing(agent, daemon):
     running = daemon()
     one = agent(running.socket, pause=(20, 40))
@@ -202,6 +240,7 @@ class SlowCollector(threading.Thread):
         client.close()
 
 
+@measured
 def test_one_that_is_slow_holds_nobody_up(agent, tmp_path):
     slow = SlowCollector(str(tmp_path / "slow.sock"))
     slow.start()
@@ -211,6 +250,7 @@ def test_one_that_is_slow_holds_nobody_up(agent, tmp_path):
     slow.join()
 
 
+@measured
 def test_a_langchain_chain_takes_no_longer_either(agent, daemon, tmp_path):
     pytest.importorskip("langchain_core")
     running = daemon()
@@ -226,18 +266,20 @@ def test_a_langchain_chain_takes_no_longer_either(agent, daemon, tmp_path):
     said_bye(running)
 
 
+@measured
 def test_a_path_that_is_nonsense_is_no_trouble(agent, tmp_path):
     (tmp_path / "file").write_text("no socket")
     for path in (tmp_path / "file", tmp_path, "/tmp/" + "x" * 200, "relative.sock"):
         agent(path, rounds=10).assert_free(f"{path}")
 
 
+@measured
 def test_what_was_dropped_while_nobody_was_there_is_reported(agent, daemon, tmp_path):
     """The buffer holds 4 MiB; what comes after that is counted, and said once somebody listens."""
-    count = 100
+    count = 220  # the last 140 take longer than the longest pause between two tries: 2 s
     one = agent(tmp_path / "s.sock", size=LARGE, rounds=count, pause=(80,))
     started = []
-    one.at(80, lambda: (started.append(daemon()), time.sleep(2.1)))  # the longest backoff
+    one.at(80, lambda: started.append(daemon()))
     one.assert_free("absent, and then there")
     running = started[0]
     metrics = said_bye(running)
