@@ -59,20 +59,12 @@ int runs_new(struct runs **ret, const struct runs_options *options)
 	return 0;
 }
 
-static void free_source(struct source *s)
-{
-	list_remove(&s->in_table);
-	list_remove(&s->in_closing);
-	buf_deinit(&s->resource);
-	free(s);
-}
-
 void runs_free(struct runs *r)
 {
 	if (!r)
 		return;
 	while (!list_is_empty(&r->sources))
-		free_source(list_first(&r->sources, struct source, in_table));
+		source_free(list_first(&r->sources, struct source, in_table));
 	table_deinit(r);
 	closed_free(r->closed);
 	encoder_deinit(&r->encoder);
@@ -85,107 +77,6 @@ void runs_free(struct runs *r)
 	buf_deinit(&r->meta);
 	buf_deinit(&r->text);
 	free(r);
-}
-
-/* --- sources --- */
-
-struct source *runs_add_source(struct runs *r, int64_t pid, uint64_t pid_start, struct str resource)
-{
-	struct source *s = calloc(1, sizeof(*s));
-
-	if (!s)
-		return NULL;
-	buf_init(&s->resource, CAP_RESOURCE);
-	buf_append(&s->resource, resource.p, resource.len);
-	if (buf_error(&s->resource)) {
-		free(s);
-		return NULL;
-	}
-	s->id = ++r->last_source_id;
-	s->pid = pid;
-	s->pid_start = pid_start;
-	s->connected = true;
-	list_init(&s->members);
-	list_append(&r->sources, &s->in_table);
-	return s;
-}
-
-void runs_drop_source(struct runs *r, struct source *s)
-{
-	s->connected = false;
-	if (s->runs == 0)
-		free_source(s);
-}
-
-void source_attach(struct source *s, struct run *run)
-{
-	run->source = s;
-	s->runs++;
-	list_append(&s->members, &run->in_source);
-}
-
-void source_release(struct source *s)
-{
-	if (--s->runs == 0 && !s->connected)
-		free_source(s);
-}
-
-void source_detach(struct runs *r, struct run *run)
-{
-	struct source *s = run->source;
-
-	list_remove(&run->in_source);
-	run->source = NULL;
-	source_release(s);
-}
-
-void runs_each_orphaned(struct runs *r, source_fn *fn, void *ctx)
-{
-	struct list_node *node = r->sources.next, *next;
-
-	// All are held meanwhile: what fn does to one may end the last run of another.
-	for (; node != &r->sources; node = node->next)
-		container_of(node, struct source, in_table)->runs++;
-	for (node = r->sources.next; node != &r->sources; node = next) {
-		struct source *s = container_of(node, struct source, in_table);
-		if (!s->connected)
-			fn(ctx, s);
-		next = node->next;
-		source_release(s);
-	}
-}
-
-static void move_runs(struct source *from, struct source *to)
-{
-	for (struct list_node *n = from->members.next; n != &from->members; n = n->next)
-		container_of(n, struct run, in_source)->source = to;
-	to->runs += from->runs;
-	from->runs = 0;
-	list_move_all(&to->members, &from->members);
-}
-
-/* One process, described alike: a connection doesn't take what another one of it began. */
-static bool is_same_peer(const struct source *a, const struct source *b)
-{
-	return a->pid == b->pid && a->pid_start == b->pid_start &&
-	       a->resource.len == b->resource.len &&
-	       memcmp(a->resource.data, b->resource.data, a->resource.len) == 0;
-}
-
-void runs_adopt(struct runs *r, struct source *s)
-{
-	struct list_node *node = r->sources.next, *next;
-
-	if (s->pid == 0)
-		return;
-	for (; node != &r->sources; node = next) {
-		next = node->next;
-		struct source *old = container_of(node, struct source, in_table);
-		if (old->connected || old->closing || !is_same_peer(old, s))
-			continue;
-		move_runs(old, s);
-		free_source(old);
-	}
 }
 
 /* --- requests --- */

@@ -1,5 +1,6 @@
-/* runs_private.h - the run table's insides, shared by its four files:
- *   runs.c         starts, points, sources, which request a run belongs to
+/* runs_private.h - the run table's insides, shared by its five files:
+ *   runs.c         starts, points, which request a run belongs to
+ *   runs_source.c  where runs come from, and who takes them over
  *   runs_finish.c  ends, closings, deadlines: what becomes a span
  *   runs_keep.c    where a run's bytes are; seal, commit, restore
  *   run_table.c    memory and lookup
@@ -121,11 +122,14 @@ void request_await(struct runs *r, struct table_request *q, const struct run_id 
 void request_stop_awaiting(struct runs *r, struct table_request *q);
 struct table_request *request_awaiting(const struct runs *r, const struct run_id *parent);
 
-/* --- runs.c --- */
+/* --- runs_source.c --- */
 void source_attach(struct source *s, struct run *run);
 void source_detach(struct runs *r, struct run *run);
 /** Takes back one hold on a source; it is freed when nobody has it any more. */
 void source_release(struct source *s);
+void source_free(struct source *s);
+
+/* --- runs.c --- */
 void request_attach(struct table_request *q, struct run *run);
 void mark_ancestors(struct runs *r, const struct run *run);
 void runs_report_cuts(struct runs *r);

@@ -6,238 +6,12 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "base/caps.h"
 #include "base/clock.h"
-#include "base/log.h"
-#include "core/encode.h"
 #include "core/event.h"
-#include "ingest/reply.h"
 
 static struct moment now(void)
 {
 	return (struct moment){clock_unix_ns(), clock_mono_ns()};
-}
-
-/* --- answers --- */
-
-struct write {
-	uv_write_t req;
-	size_t len;
-	uint8_t bytes[REPLY_MAX];
-};
-
-static void on_written(uv_write_t *req, int status)
-{
-	free(req);
-}
-
-/* A client that doesn't read its answers loses them. */
-static void send_frame(struct conn *c, struct write *w)
-{
-	uv_buf_t b = uv_buf_init((char *)w->bytes, (unsigned)w->len);
-	bool refused = uv_stream_get_write_queue_size((uv_stream_t *)&c->pipe) > REPLIES_MAX;
-
-	if (refused || uv_write(&w->req, (uv_stream_t *)&c->pipe, &b, 1, on_written) < 0)
-		free(w);
-}
-
-void conn_flushed(struct conn *c, uint64_t token)
-{
-	struct write *w = malloc(sizeof(*w));
-
-	if (!w)
-		return;
-	w->len = reply_flushed(w->bytes, token);
-	send_frame(c, w);
-}
-
-static void send_error(struct conn *c, const char *code, const char *message)
-{
-	struct write *w = malloc(sizeof(*w));
-
-	if (!w)
-		return;
-	w->len = reply_error(w->bytes, code, message, c->frames.count);
-	send_frame(c, w);
-}
-
-static void tell(struct conn *c, enum refusal why)
-{
-	static const char *const messages[REFUSAL_COUNT] = {
-		[REFUSED_TOO_LONG] = "the frame is longer than ingest.max_frame",
-		[REFUSED_MALFORMED] = "the frame is not well-formed msgpack",
-		[REFUSED_UNKNOWN_TYPE] = "the first element is no message type of version 1",
-		[REFUSED_WRONG_TYPE] = "a field has another type than the protocol says",
-		[REFUSED_BAD_UTF8] = "a name or a key is not UTF-8",
-		[REFUSED_DUPLICATE_KEY] = "a map has a key twice",
-		[REFUSED_TRAILING_BYTES] = "the frame goes on after its array",
-		[REFUSED_TOO_DEEP] = "containers are nested deeper than 16",
-		[REFUSED_TOO_MANY_KEYS] = "a map has too many keys",
-		[REFUSED_BAD_RUN_ID] = "a run id is 16 bytes, not all zero, or a text",
-		[REFUSED_BAD_TIME] = "a time is from 0 to 2^63-1",
-		[REFUSED_BAD_VERSION] = "this collector speaks version 1",
-		[REFUSED_DUPLICATE_START] = "the run has started already",
-		[REFUSED_DUPLICATE_END] = "the run has ended already",
-		[REFUSED_TIMEOUT] = "the frame was not complete in time",
-		[REFUSED_TRUNCATED] = "the connection ended inside a frame",
-		[REFUSED_NO_MEMORY] = "no memory is left for it",
-	};
-	uint64_t bit = 1ull << why;
-
-	if (c->told & bit)
-		return;
-	c->told |= bit;
-	send_error(c, refusal_label(why), messages[why] ? messages[why] : "refused");
-}
-
-static void refuse(struct conn *c, enum refusal why)
-{
-	stat_add(&c->in->o.stats->refused[why], 1);
-	tell(c, why);
-}
-
-/* --- messages --- */
-
-static struct source *make_source(struct conn *c, const struct event *hello)
-{
-	const struct config *config = c->in->o.config;
-	size_t count = config->service_attribute_count;
-	struct resource_pair *extra = calloc(count + 1, sizeof(*extra));
-	struct buf resource;
-
-	if (!extra)
-		return NULL;
-	for (size_t i = 0; i < count; i++)
-		extra[i] = (struct resource_pair){str_of(config->service_attributes[i].key),
-		                                  str_of(config->service_attributes[i].value)};
-	buf_init(&resource, CAP_RESOURCE);
-	struct str service = hello->service.len ? hello->service : str_of(config->service_name);
-	encode_resource(&resource, service, hello->resource, hello->sdk, extra, count);
-	if (buf_error(&resource)) { // too much of it: the name alone
-		buf_clear(&resource);
-		encode_resource(&resource, service, (struct str){0}, hello->sdk, NULL, 0);
-	}
-	free(extra);
-	struct source *s = runs_add_source(c->in->runs, c->peer.pid, c->peer.start,
-	                                   (struct str){(char *)resource.data, resource.len});
-	buf_deinit(&resource);
-	return s;
-}
-
-/* What an earlier hello described is kept while runs of that time are open. */
-static void forget_idle_sources(struct conn *c)
-{
-	struct source **at = &c->source->older;
-
-	while (*at) {
-		struct source *s = *at;
-		if (s->runs > 0) {
-			at = &s->older;
-			continue;
-		}
-		*at = s->older;
-		runs_drop_source(c->in->runs, s);
-	}
-}
-
-static void drop_sources(struct conn *c)
-{
-	while (c->source) {
-		struct source *s = c->source;
-		c->source = s->older;
-		runs_drop_source(c->in->runs, s);
-	}
-}
-
-/* Closes all runs of the connection that are open. */
-static void close_runs(struct conn *c, const struct closing *why, struct moment at)
-{
-	for (struct source *s = c->source; s; s = s->older)
-		runs_close_source(c->in->runs, s, why, at);
-}
-
-static enum refusal on_hello(struct conn *c, const struct event *hello)
-{
-	struct source *s = make_source(c, hello);
-	if (!s)
-		return REFUSED_NO_MEMORY;
-	s->older = c->source;
-	c->source = s;
-	forget_idle_sources(c);
-	runs_adopt(c->in->runs, s);
-	return REFUSAL_NONE;
-}
-
-static enum refusal on_flush(struct conn *c, const struct event *flush)
-{
-	int rc = pipeline_flush(c->in->pipeline, c, flush->token);
-
-	return rc < 0 ? REFUSED_NO_MEMORY : REFUSAL_NONE;
-}
-
-static const struct closing closed_by_bye = {
-	.status = STATUS_CANCELLED,
-	.error_type = {"bye", 3},
-};
-
-static void on_bye(struct conn *c, struct moment at)
-{
-	c->bye = true;
-	close_runs(c, &closed_by_bye, at);
-}
-
-static enum refusal dispatch(struct conn *c, const struct event *ev, struct str body,
-                             struct moment at)
-{
-	struct stats *stats = c->in->o.stats;
-
-	stat_add(&stats->unknown_keys, ev->unknown_keys);
-	switch (ev->type) {
-	case EVENT_HELLO:
-		return on_hello(c, ev);
-	case EVENT_START:
-		return runs_start(c->in->runs, c->source, ev, at);
-	case EVENT_END:
-		return runs_end(c->in->runs, c->source, ev, body, at);
-	case EVENT_POINT:
-		runs_point(c->in->runs, ev, at);
-		return REFUSAL_NONE;
-	case EVENT_FLUSH:
-		return on_flush(c, ev);
-	case EVENT_DROPPED:
-		stat_add(&stats->client_dropped, ev->dropped);
-		return REFUSAL_NONE;
-	case EVENT_BYE:
-		on_bye(c, at);
-		return REFUSAL_NONE;
-	default:
-		return REFUSED_UNKNOWN_TYPE;
-	}
-}
-
-struct feeding {
-	struct conn *conn;
-	struct moment at;
-};
-
-static bool on_frame(void *ctx, struct str body, enum refusal why)
-{
-	const struct feeding *f = ctx;
-	struct conn *c = f->conn;
-	struct event ev;
-
-	stat_add(&c->in->o.stats->frames_received, 1);
-	if (why == REFUSAL_NONE)
-		why = event_decode(&ev, (const uint8_t *)body.p, body.len);
-	if (why == REFUSAL_NONE)
-		why = dispatch(c, &ev, body, f->at);
-	if (why == REFUSAL_NONE)
-		stat_add(&c->in->o.stats->frames_accepted, 1);
-	else
-		refuse(c, why);
-	// After another version, nothing that follows can be trusted to mean what we read.
-	c->failed = why == REFUSED_BAD_VERSION;
-	return !c->failed && !pipeline_is_full(c->in->pipeline);
 }
 
 /* --- the end of a connection --- */
@@ -277,13 +51,13 @@ static void leave(struct conn *c)
 void conn_abandon(struct conn *c)
 {
 	leave(c);
-	drop_sources(c);
+	conn_drop_sources(c);
 	close_timer(c);
 }
 
 static void let_go(struct conn *c)
 {
-	drop_sources(c);
+	conn_drop_sources(c);
 	list_remove(&c->in_all);
 	close_timer(c);
 }
@@ -320,7 +94,7 @@ static void judge(struct conn *c)
 	}
 	why.evidence = str_of(evidence);
 	pipeline_lock(c->in->pipeline);
-	close_runs(c, &why, c->ended);
+	conn_close_runs(c, &why, c->ended);
 	pipeline_unlock(c->in->pipeline);
 	pipeline_fed(c->in->pipeline);
 	let_go(c);
@@ -348,10 +122,10 @@ static void end(struct conn *c)
 	c->ended = now();
 	if (c->bye) { // and of what it said after it
 		pipeline_lock(in->pipeline);
-		close_runs(c, &closed_by_bye, c->ended);
+		conn_close_runs(c, &conn_closed_by_bye, c->ended);
 		pipeline_unlock(in->pipeline);
 		pipeline_fed(in->pipeline);
-		drop_sources(c);
+		conn_drop_sources(c);
 		close_timer(c);
 		return;
 	}
@@ -382,7 +156,7 @@ static void on_half_frame(uv_timer_t *timer)
 		stat_add(&in->o.stats->frames_received, 1);
 		stat_add(&in->o.stats->refused[REFUSED_TIMEOUT], 1);
 	}
-	tell(c, REFUSED_TIMEOUT);
+	conn_tell(c, REFUSED_TIMEOUT);
 	in->kept -= c->frames.kept.len;
 	frames_deinit(&c->frames);
 	c->timed_out = true;
@@ -431,7 +205,7 @@ static void check_kept(struct conn *c, size_t before)
 	if (frames_abandon(&c->frames)) {
 		in->kept -= kept;
 		stat_add(&in->o.stats->frames_received, 1);
-		refuse(c, REFUSED_NO_MEMORY);
+		conn_refuse(c, REFUSED_NO_MEMORY);
 	}
 }
 
@@ -443,7 +217,7 @@ static bool feed(struct conn *c, const uint8_t *bytes, size_t len)
 	size_t before = c->frames.kept.len;
 
 	pipeline_lock(c->in->pipeline);
-	int rc = frames_feed(&c->frames, &left, on_frame, &f);
+	int rc = frames_feed(&c->frames, &left, conn_on_frame, &f);
 	pipeline_unlock(c->in->pipeline);
 	check_kept(c, before);
 	if (rc == -ECANCELED && !c->failed) { // no room for more now
@@ -543,7 +317,7 @@ bool conn_drain(struct conn *c)
 static void turn_away(struct conn *c)
 {
 	stat_add(&c->in->o.stats->connections_refused, 1);
-	send_error(c, "too_many_connections", "ingest.max_connections are open");
+	conn_send_error(c, "too_many_connections", "ingest.max_connections are open");
 	close_timer(c);
 	uv_close((uv_handle_t *)&c->pipe, on_handle_closed);
 }
@@ -570,7 +344,7 @@ void conn_accept(struct ingest *in)
 	}
 	if (rc == 0 && uv_fileno((uv_handle_t *)&c->pipe, &fd) == 0) {
 		c->peer = peer_of(fd);
-		c->source = make_source(c, &nothing);
+		c->source = conn_make_source(c, &nothing);
 	}
 	if (!c->source) {
 		close_timer(c);

@@ -90,3 +90,32 @@ void conn_abandon(struct conn *c);
 
 /** Answers a flush. */
 void conn_flushed(struct conn *c, uint64_t token);
+
+/* --- conn_message.c: what is said, and answered --- */
+
+/* What is being fed, and when it came. */
+struct feeding {
+	struct conn *conn;
+	struct moment at;
+};
+
+/** Takes one frame: frame_fn of frames.h, ctx a struct feeding. */
+bool conn_on_frame(void *ctx, struct str body, enum refusal why);
+
+/** Counts a refused frame and tells the client, once per kind. */
+void conn_refuse(struct conn *c, enum refusal why);
+
+/** Tells the client alone. */
+void conn_tell(struct conn *c, enum refusal why);
+void conn_send_error(struct conn *c, const char *code, const char *message);
+
+/** Where the connection's runs come from, as a hello says; NULL when out of memory. */
+struct source *conn_make_source(struct conn *c, const struct event *hello);
+
+/** Closes all of its runs that are open. */
+void conn_close_runs(struct conn *c, const struct closing *why, struct moment at);
+
+/** Lets go of its sources. */
+void conn_drop_sources(struct conn *c);
+
+extern const struct closing conn_closed_by_bye;
