@@ -24,7 +24,7 @@ static void a_span_is_read(void **state)
 		"\"kind\":\"llm\",\"start_time\":\"1970-01-01T00:00:01.000000000Z\",\"end_time\":"
 		"\"1970-01-01T00:00:01.400000001Z\",\"latency_ms\":400.000,\"status\":{\"code\":"
 		"\"error\",\"message\":\"too many "
-	        "requests\"},\"attributes\":{\"error.type\":\"429\","
+		"requests\"},\"attributes\":{\"error.type\":\"429\","
 		"\"gen_ai.request.model\":\"gpt-4o\",\"gen_ai.usage.input_tokens\":12}}");
 	struct waterfall_span s = doc_span(doc);
 
