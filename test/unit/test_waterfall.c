@@ -143,8 +143,8 @@ static void any_list_of_spans_makes_a_tree(void **state)
 	             "tool orphan       10 ms  ██████████████████                    ◀ slowest\n"
 	             "ring b            10 ms  ██████████████████\n"
 	             "└─ ring a         10 ms  ██████████████████\n"
-	             "its own            0 ms           ▏\n"
-	             "twin               0 ms                                     ▕\n");
+	             "its own            0 µs           ▏\n"
+	             "twin               0 µs                                     ▕\n");
 }
 
 static void notes_are_wrapped_beneath_their_span(void **state)
