@@ -50,8 +50,8 @@ struct pb_cursor {
 struct pb_field {
 	uint32_t number;
 	enum pb_wire wire;
-	uint64_t value;   // varint, fixed64, fixed32
-	struct str bytes; // PB_BYTES, borrowed
+	uint64_t value;   // varint, fixed64, fixed32; else not set
+	struct str bytes; // PB_BYTES, borrowed; else not set
 };
 
 static inline struct pb_cursor pb_cursor_of(struct str bytes)

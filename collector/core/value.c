@@ -304,8 +304,10 @@ static bool next_key(struct pb_cursor *c, uint32_t field, struct str *ret)
 	struct pb_field f, key;
 
 	while (pb_next(c, &f) == 1) {
+		if (f.number != field || f.wire != PB_BYTES)
+			continue;
 		struct pb_cursor kv = pb_cursor_of(f.bytes);
-		if (f.number != field || f.wire != PB_BYTES || pb_next(&kv, &key) != 1)
+		if (pb_next(&kv, &key) != 1 || key.wire != PB_BYTES)
 			continue;
 		*ret = key.bytes;
 		return true;
