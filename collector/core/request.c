@@ -163,8 +163,8 @@ static void scan_key_value(struct account *a, struct str kv)
 	struct pb_field key, value;
 
 	// Our own writer's order: key, value.
-	if (pb_next(&c, &key) == 1 && key.number == KEYVALUE_KEY && pb_next(&c, &value) == 1 &&
-	    value.number == KEYVALUE_VALUE && value.wire == PB_BYTES)
+	if (pb_next(&c, &key) == 1 && key.number == KEYVALUE_KEY && key.wire == PB_BYTES &&
+	    pb_next(&c, &value) == 1 && value.number == KEYVALUE_VALUE && value.wire == PB_BYTES)
 		scan_attribute(a, key.bytes, value.bytes);
 }
 

@@ -89,9 +89,10 @@ static void move_runs(struct source *from, struct source *to)
 /* One process, described alike: a connection doesn't take what another one of it began. */
 static bool is_same_peer(const struct source *a, const struct source *b)
 {
-	return a->pid == b->pid && a->pid_start == b->pid_start &&
-	       a->resource.len == b->resource.len &&
-	       memcmp(a->resource.data, b->resource.data, a->resource.len) == 0;
+	struct str of_a = {(const char *)a->resource.data, a->resource.len};
+	struct str of_b = {(const char *)b->resource.data, b->resource.len};
+
+	return a->pid == b->pid && a->pid_start == b->pid_start && str_eq(of_a, of_b);
 }
 
 void runs_adopt(struct runs *r, struct source *s)
