@@ -69,8 +69,8 @@ static void judge(struct conn *c)
 	struct closing why = {.status = STATUS_ERROR};
 	bool alive = c->peer.pid && peer_is_alive(c->peer.pid, c->peer.start);
 
-	if (alive &&
-	    c->timed_out) { // it may wait for its model, half a frame unsent, and come back
+	// It may only wait for its model, half a frame unsent, and will come back.
+	if (alive && c->timed_out) {
 		let_go(c);
 		ingest_watch_orphans(c->in);
 		return;
