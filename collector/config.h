@@ -12,24 +12,46 @@
 
 #include "base/caps.h"
 #include "base/err.h"
+#include "base/signals.h"
 #include "core/kind.h"
 
 enum exporter_type { EXPORTER_CONSOLE, EXPORTER_OTLP };
 enum console_format { CONSOLE_PRETTY, CONSOLE_JSON };
 
+enum otlp_protocol { OTLP_HTTP_PROTOBUF, OTLP_HTTP_JSON, OTLP_GRPC };
+enum compression { COMPRESSION_NONE, COMPRESSION_GZIP };
+enum tls_version { TLS_1_2, TLS_1_3 };
+enum when_full { WHEN_FULL_DROP_OLDEST, WHEN_FULL_REFUSE_NEWEST };
+
 struct config_pair {
 	char *key, *value;
+};
+
+/* PEM files; NULL: the system's CAs, no client certificate, the endpoint's own name. */
+struct tls_config {
+	char *ca_file;
+	char *cert_file, *key_file; // both or none
+	char *server_name;          // asked for and verified instead of the endpoint's host
+	enum tls_version min_version;
 };
 
 struct exporter_config {
 	char *name; // unique; default: the type, then type-2, …
 	enum exporter_type type;
-	enum console_format format;  // console
-	char *endpoint;              // otlp: a base URL, v1/traces is appended
-	struct config_pair *headers; // otlp
+	enum console_format format; // console
+	bool content;               // prompts and completions too; otlp: false, console: true
+	bool from_beginning;        // a new name starts at the oldest span that is stored
+	// otlp
+	unsigned signals;       // bit: enum otlp_signal; console: traces
+	char *endpoint;         // http, https or unix URL; HTTP: a base, v1/SIGNAL is appended
+	bool endpoint_is_whole; // HTTP: nothing is appended (OTEL_EXPORTER_OTLP_TRACES_ENDPOINT)
+	enum otlp_protocol protocol;
+	enum compression compression;
+	struct config_pair *headers;
 	size_t header_count;
-	uint64_t timeout_ns; // otlp: of one request; default 10 s
-	bool content;        // prompts and completions too; otlp: false, console: true
+	struct tls_config tls;
+	uint64_t timeout_ns;  // of one request; default 10 s
+	uint64_t interval_ns; // between two reports of metrics; default 60 s
 };
 
 /* What the command line says; NULL where it says nothing. */
@@ -56,6 +78,7 @@ struct config {
 	bool data_dir_is_ours; // a default place: create it 0700
 	uint64_t store_bytes;  // quota; default 256 MiB
 	uint64_t retention_ns; // default 7 d
+	enum when_full when_full;
 	// capture
 	size_t max_value; // bytes of one value
 	bool content;     // false: none is stored
@@ -78,6 +101,9 @@ struct config {
 MUST_CHECK int config_load(struct config *ret, const struct config_flags *flags, FILE *errors);
 
 void config_free(struct config *c);
+
+/** Whether two exporters are the same in all that they do. */
+bool exporter_config_equal(const struct exporter_config *a, const struct exporter_config *b);
 
 /** Prints the effective configuration as YAML that config_load() reads back, secrets (headers'
  * values, credentials in URLs) masked. */

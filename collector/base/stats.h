@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/caps.h"
+#include "base/signals.h"
 
 /* X(field, metric name, type, help). Types: counter, gauge. */
 #define STATS_TABLE(X)                                                                             \
@@ -125,13 +126,22 @@ enum rejection {
 /** The label of a rejection, as in sidelight_spans_rejected_total{exporter=…, reason=…}. */
 const char *rejection_label(enum rejection r);
 
-/* One exporter's ledger: stored since its cursor began = delivered + rejected + evicted + pending.
- */
-struct exporter_stats {
-	char name[64]; // written once, before the exporter starts
+/* One exporter's ledger of one signal. Traces count spans and logs count records: stored since its
+ * cursor began = delivered + rejected + evicted + pending. Metrics count data points, of which
+ * none wait: what could not be sent is in the next report. */
+struct lane_stats {
 	atomic_uint_fast64_t delivered, rejected, evicted, pending;
 	atomic_uint_fast64_t rejected_by[REJECTION_COUNT]; // they add up to rejected
-	atomic_uint_fast64_t requests, failures;           // tries, and tries that failed
+	atomic_uint_fast64_t refused; // not stored since this one held the store (refuse_newest)
+	atomic_uint_fast64_t requests, failures; // tries, and tries that failed
+};
+
+/* A name keeps its place, and its counts, for the life of the process. */
+struct exporter_stats {
+	char name[64];       // written once, before the place is counted
+	atomic_bool active;  // it is configured now
+	atomic_uint signals; // bit: enum otlp_signal
+	struct lane_stats lanes[SIGNAL_COUNT];
 };
 
 struct stats {
@@ -139,8 +149,8 @@ struct stats {
 	STATS_TABLE(X)
 #undef X
 	atomic_uint_fast64_t refused[REFUSAL_COUNT];
-	struct exporter_stats exporters[CAP_EXPORTERS];
-	atomic_uint exporter_count;
+	struct exporter_stats exporters[CAP_EXPORTER_NAMES];
+	atomic_uint exporter_count; // places taken
 };
 
 static inline void stat_add(atomic_uint_fast64_t *s, uint64_t n)

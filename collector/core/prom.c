@@ -83,48 +83,103 @@ static void write_refusals(const struct stats *s, struct buf *out)
 	}
 }
 
-static void write_rejections(const struct stats *s, struct buf *out, unsigned exporters)
+const char *signal_word(enum otlp_signal signal)
 {
-	static const char name[] = "sidelight_spans_rejected_total";
+	static const char *const words[SIGNAL_COUNT] = {
+		[SIGNAL_TRACES] = "traces", [SIGNAL_LOGS] = "logs", [SIGNAL_METRICS] = "metrics"};
 
-	prom_family(out, name, "counter", "Spans given up because no try could deliver them");
-	for (unsigned i = 0; i < exporters; i++) {
-		const struct exporter_stats *e = &s->exporters[i];
+	return words[signal];
+}
+
+/* The exporter in a place if it is configured and has the signal, else NULL. */
+static const struct exporter_stats *exporter_with(const struct stats *s, unsigned i,
+                                                  enum otlp_signal signal)
+{
+	const struct exporter_stats *e = &s->exporters[i];
+	bool has = atomic_load_explicit(&e->active, memory_order_acquire) &&
+	           atomic_load_explicit(&e->signals, memory_order_relaxed) & 1u << signal;
+
+	return has ? e : NULL;
+}
+
+static unsigned exporter_places(const struct stats *s)
+{
+	unsigned count = atomic_load_explicit(&s->exporter_count, memory_order_acquire);
+
+	return count < CAP_EXPORTER_NAMES ? count : CAP_EXPORTER_NAMES;
+}
+
+static void write_rejections(const struct stats *s, struct buf *out, enum otlp_signal signal,
+                             const char *name, const char *help)
+{
+	prom_family(out, name, "counter", help);
+	for (unsigned i = 0; i < exporter_places(s); i++) {
+		const struct exporter_stats *e = exporter_with(s, i, signal);
+		if (!e)
+			continue;
 		struct prom_label labels[] = {{"exporter", str_of(e->name)}, {"reason", {0}}};
 		for (int r = 0; r < REJECTION_COUNT; r++) {
 			labels[1].value = str_of(rejection_label((enum rejection)r));
-			prom_uint(out, name, "", labels, 2, stat_get(&e->rejected_by[r]));
+			prom_uint(out, name, "", labels, 2,
+			          stat_get(&e->lanes[signal].rejected_by[r]));
 		}
 	}
 }
 
-/* One number of every exporter; offset is its place in struct exporter_stats. */
-static void write_exporter_stat(const struct stats *s, struct buf *out, unsigned count,
-                                const char *name, const struct stat_type *type, const char *help,
-                                size_t offset)
+/* A number of a lane; offset is its place in struct lane_stats. */
+static uint64_t lane_stat(const struct exporter_stats *e, enum otlp_signal signal, size_t offset)
+{
+	const char *lane = (const char *)&e->lanes[signal];
+
+	return stat_get((const atomic_uint_fast64_t *)(const void *)(lane + offset));
+}
+
+/* One number of every exporter with the signal. */
+static void write_ledger(const struct stats *s, struct buf *out, enum otlp_signal signal,
+                         const char *name, const struct stat_type *type, const char *help,
+                         size_t offset)
 {
 	prom_family(out, name, type->word, help);
-	for (unsigned i = 0; i < count; i++) {
-		const char *exporter = (const char *)&s->exporters[i];
-		struct prom_label label = {"exporter", str_of(s->exporters[i].name)};
-		type->write(
-			out, name, "", &label, 1,
-			stat_get((const atomic_uint_fast64_t *)(const void *)(exporter + offset)));
+	for (unsigned i = 0; i < exporter_places(s); i++) {
+		const struct exporter_stats *e = exporter_with(s, i, signal);
+		struct prom_label label = {"exporter", {0}};
+		if (!e)
+			continue;
+		label.value = str_of(e->name);
+		type->write(out, name, "", &label, 1, lane_stat(e, signal, offset));
+	}
+}
+
+/* One number of every exporter and signal. */
+static void write_lanes(const struct stats *s, struct buf *out, const char *name,
+                        const struct stat_type *type, const char *help, size_t offset)
+{
+	prom_family(out, name, type->word, help);
+	for (unsigned i = 0; i < exporter_places(s) * SIGNAL_COUNT; i++) {
+		enum otlp_signal signal = (enum otlp_signal)(i % SIGNAL_COUNT);
+		const struct exporter_stats *e = exporter_with(s, i / SIGNAL_COUNT, signal);
+		if (!e)
+			continue;
+		struct prom_label labels[] = {{"exporter", str_of(e->name)},
+		                              {"signal", str_of(signal_word(signal))}};
+		type->write(out, name, "", labels, 2, lane_stat(e, signal, offset));
 	}
 }
 
 static void write_exporters(const struct stats *s, struct buf *out)
 {
-	unsigned count = atomic_load_explicit(&s->exporter_count, memory_order_acquire);
-
-	if (count > CAP_EXPORTERS)
-		count = CAP_EXPORTERS;
-#define X(field, metric, type, help)                                                               \
-	write_exporter_stat(s, out, count, metric, &type_##type, help,                             \
-	                    offsetof(struct exporter_stats, field));
-	EXPORTER_STATS_TABLE(X)
+#define X(field, signal, metric, type, help)                                                       \
+	write_ledger(s, out, SIGNAL_##signal, metric, &type_##type, help,                          \
+	             offsetof(struct lane_stats, field));
+	LEDGER_TABLE(X)
 #undef X
-	write_rejections(s, out, count);
+#define X(signal, metric, help) write_rejections(s, out, SIGNAL_##signal, metric, help);
+	REJECTED_TABLE(X)
+#undef X
+#define X(field, metric, type, help)                                                               \
+	write_lanes(s, out, metric, &type_##type, help, offsetof(struct lane_stats, field));
+	LANE_TABLE(X)
+#undef X
 }
 
 static void write_build_info(struct buf *out)

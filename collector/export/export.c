@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -105,9 +106,13 @@ static int open_all(struct exporters *x, const struct config *config, struct sta
 			.store = x->store,
 			.stopping = &x->stopping,
 			.config = &config->exporters[i],
-			.stats = &stats->exporters[i],
+			.stats = &stats->exporters[i].lanes[SIGNAL_TRACES],
 			.host = {.abort_fd = x->abort_fd},
 		};
+		snprintf(stats->exporters[i].name, sizeof(stats->exporters[i].name), "%s",
+		         config->exporters[i].name);
+		atomic_store(&stats->exporters[i].signals, 1u << SIGNAL_TRACES);
+		atomic_store(&stats->exporters[i].active, true);
 		int err = exporter_open(&m->exporter);
 		if (err)
 			return err;

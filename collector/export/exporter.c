@@ -380,8 +380,9 @@ static int open_sink(struct exporter *e)
 {
 	e->host.tick = tick;
 	e->host.ctx = e;
-	return e->config->type == EXPORTER_CONSOLE ? console_open(&e->sink, e->config, &e->host)
-	                                           : otlp_http_open(&e->sink, e->config, &e->host);
+	return e->config->type == EXPORTER_CONSOLE
+	               ? console_open(&e->sink, e->config, &e->host)
+	               : otlp_sink_open(&e->sink, e->config, SIGNAL_TRACES, &e->host);
 }
 
 int exporter_open(struct exporter *e)
@@ -400,7 +401,6 @@ int exporter_open(struct exporter *e)
 		return err;
 	// Durable before the first delivery: a restart must not begin at the end again.
 	settle(e, e->cursor);
-	snprintf(e->stats->name, sizeof(e->stats->name), "%s", e->config->name);
 	update_pending(e);
 	return 0;
 }

@@ -18,7 +18,7 @@ struct exporter {
 	struct store *store;
 	const atomic_bool *stopping;
 	const struct exporter_config *config;
-	struct exporter_stats *stats;
+	struct lane_stats *stats;
 	struct sink *sink;
 	struct sink_host host;
 	int wake_fd;        // new spans, or the end

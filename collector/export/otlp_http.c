@@ -483,7 +483,7 @@ static int prepare(struct otlp_sink *s, const struct exporter_config *config)
 	return 0;
 }
 
-int otlp_http_open(struct sink **ret, const struct exporter_config *config,
+int otlp_sink_open(struct sink **ret, const struct exporter_config *config, enum otlp_signal signal,
                    const struct sink_host *host)
 {
 	struct otlp_sink *s = calloc(1, sizeof(*s));

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/signals.h"
 #include "base/stats.h"
 #include "config.h"
 #include "core/span.h"
@@ -45,8 +46,9 @@ struct sink {
 };
 
 struct sink_ops {
-	/** One try at the spans from the first on; it may take fewer than count. */
-	void (*send)(struct sink *s, const struct span_record *spans, size_t count,
+	/** One try at the records (spans, or records of the observations log) from the first on;
+	 * it may take fewer than count. */
+	void (*send)(struct sink *s, const struct span_record *records, size_t count,
 	             struct outcome_report *ret);
 
 	/** Gives memory back: there is nothing to send now. */
@@ -60,9 +62,10 @@ struct sink_ops {
 
 enum { SINK_TICK_MS = 1000 };
 
-/** -ENOMEM, -EINVAL (an endpoint that is no URL). host is borrowed until close. */
-MUST_CHECK int otlp_http_open(struct sink **ret, const struct exporter_config *config,
-                              const struct sink_host *host);
+/** For SIGNAL_TRACES or SIGNAL_LOGS. Errors are otlp_wire_open()'s. config and host are borrowed
+ * until close. */
+MUST_CHECK int otlp_sink_open(struct sink **ret, const struct exporter_config *config,
+                              enum otlp_signal signal, const struct sink_host *host);
 
 MUST_CHECK int console_open(struct sink **ret, const struct exporter_config *config,
                             const struct sink_host *host);

@@ -255,7 +255,7 @@ static void wait_until(uint64_t *value, uint64_t least)
 /* After stop(): delivered + rejected + evicted + pending is what was stored. */
 static void assert_ledger(unsigned i, uint64_t delivered, uint64_t rejected, uint64_t evicted)
 {
-	const struct exporter_stats *e = &stats->exporters[i];
+	const struct lane_stats *e = &stats->exporters[i].lanes[SIGNAL_TRACES];
 
 	assert_int_equal(stat_get(&e->delivered), delivered);
 	assert_int_equal(stat_get(&e->rejected), rejected);
@@ -304,7 +304,7 @@ static void a_failed_try_is_made_again_with_the_same_spans(void **state)
 	stop(NS_PER_S);
 	assert_int_equal(sinks[0].tries, 3);
 	assert_true(sinks[0].in_order);
-	assert_int_equal(stat_get(&stats->exporters[0].failures), 2);
+	assert_int_equal(stat_get(&stats->exporters[0].lanes[SIGNAL_TRACES].failures), 2);
 	assert_ledger(0, 100, 0, 0);
 }
 
@@ -316,7 +316,9 @@ static void refused_spans_are_counted_by_reason_and_passed_over(void **state)
 	start();
 	wait_until(&store.cursors[0], store.next);
 	stop(NS_PER_S);
-	assert_int_equal(stat_get(&stats->exporters[0].rejected_by[REJECTED_HTTP_400]), 30);
+	assert_int_equal(
+		stat_get(&stats->exporters[0].lanes[SIGNAL_TRACES].rejected_by[REJECTED_HTTP_400]),
+		30);
 	assert_ledger(0, 70, 30, 0);
 }
 
@@ -330,7 +332,10 @@ static void a_partial_success_is_not_sent_again(void **state)
 	wait_until(&store.cursors[0], store.next);
 	stop(NS_PER_S);
 	assert_int_equal(sinks[0].tries, 1);
-	assert_int_equal(stat_get(&stats->exporters[0].rejected_by[REJECTED_PARTIAL_SUCCESS]), 4);
+	assert_int_equal(stat_get(&stats->exporters[0]
+	                                   .lanes[SIGNAL_TRACES]
+	                                   .rejected_by[REJECTED_PARTIAL_SUCCESS]),
+	                 4);
 	assert_ledger(0, 6, 4, 0);
 }
 
@@ -370,8 +375,9 @@ static void evictions_are_counted_while_a_backend_is_down(void **state)
 	pthread_mutex_unlock(&store.lock);
 	// The chunk being tried is in memory and still to be delivered; half of the rest is lost.
 	wait_until(&sinks[0].tries, 3);
-	assert_int_equal(stat_get(&stats->exporters[0].evicted), CHUNK / 2);
-	assert_int_equal(stat_get(&stats->exporters[0].pending), CHUNK + CHUNK / 2);
+	assert_int_equal(stat_get(&stats->exporters[0].lanes[SIGNAL_TRACES].evicted), CHUNK / 2);
+	assert_int_equal(stat_get(&stats->exporters[0].lanes[SIGNAL_TRACES].pending),
+	                 CHUNK + CHUNK / 2);
 	wait_until(&store.cursors[0], store.next);
 	stop(NS_PER_S);
 	assert_ledger(0, CHUNK + CHUNK / 2, 0, CHUNK / 2);

@@ -49,6 +49,8 @@ static void add_exporter(struct fixture *f, const char *name)
 	unsigned n = atomic_fetch_add(&f->stats.exporter_count, 1);
 
 	snprintf(f->stats.exporters[n].name, sizeof(f->stats.exporters[n].name), "%s", name);
+	f->stats.exporters[n].signals = 1u << SIGNAL_TRACES;
+	f->stats.exporters[n].active = true;
 }
 
 static void assert_has(struct fixture *f, const char *what)
@@ -95,9 +97,9 @@ static void every_exporter_has_its_ledger(void **state)
 
 	add_exporter(f, "console");
 	add_exporter(f, "my \"tempo\"");
-	stat_add(&f->stats.exporters[0].delivered, 5);
-	stat_add(&f->stats.exporters[1].rejected_by[REJECTED_HTTP_400], 1);
-	stat_set(&f->stats.exporters[1].pending, 9);
+	stat_add(&f->stats.exporters[0].lanes[SIGNAL_TRACES].delivered, 5);
+	stat_add(&f->stats.exporters[1].lanes[SIGNAL_TRACES].rejected_by[REJECTED_HTTP_400], 1);
+	stat_set(&f->stats.exporters[1].lanes[SIGNAL_TRACES].pending, 9);
 	assert_has(f, "sidelight_spans_delivered_total{exporter=\"console\"} 5\n"
 	              "sidelight_spans_delivered_total{exporter=\"my \\\"tempo\\\"\"} 0\n");
 	assert_has(f, "sidelight_spans_rejected_total{exporter=\"my \\\"tempo\\\"\","
@@ -156,13 +158,17 @@ static void the_documentation_has_every_metric_and_no_other(void **state)
 #define X(field, name, type, help) known += assert_row(doc, name, type, "", help);
 	STATS_TABLE(X)
 #undef X
-#define X(field, name, type, help) known += assert_row(doc, name, type, "exporter", help);
-	EXPORTER_STATS_TABLE(X)
+#define X(field, signal, name, type, help) known += assert_row(doc, name, type, "exporter", help);
+	LEDGER_TABLE(X)
+#undef X
+#define X(signal, name, help) known += assert_row(doc, name, counter, "exporter, reason", help);
+	REJECTED_TABLE(X)
+#undef X
+#define X(field, name, type, help) known += assert_row(doc, name, type, "exporter, signal", help);
+	LANE_TABLE(X)
 #undef X
 	known += assert_row(doc, "sidelight_frames_refused_total", counter, "reason",
 	                    "Frames refused");
-	known += assert_row(doc, "sidelight_spans_rejected_total", counter, "exporter, reason",
-	                    "Spans given up because no try could deliver them");
 	known += assert_row(doc, "sidelight_build_info", gauge, "version",
 	                    "1; the version is in the label");
 	for (const char *at = doc; (at = strstr(at, "\n| `")); at++)
