@@ -52,18 +52,6 @@ void encode_prefix(struct buf *base, const struct span_ids *ids, uint64_t start_
 	pb_fixed32(base, SPAN_FLAGS, flags);
 }
 
-/* What the conventions call a kind of run; NULL where they have no word. */
-static const char *operation_of(enum run_kind kind)
-{
-	static const char *const operations[KIND_COUNT] = {
-		[KIND_AGENT] = "invoke_agent",   [KIND_LLM] = "chat",
-		[KIND_TOOL] = "execute_tool",    [KIND_RETRIEVER] = "retrieval",
-		[KIND_EMBEDDING] = "embeddings",
-	};
-
-	return operations[kind];
-}
-
 static struct str join(struct buf *scratch, const char *word, const char *between, struct str name)
 {
 	buf_clear(scratch);
@@ -96,9 +84,9 @@ static struct str span_name(struct encoder *e, const struct event *start)
 	if (e->convention == CONVENTION_SEAMS)
 		name = seams_name(e, start);
 	else if (start->kind == KIND_LLM || start->kind == KIND_EMBEDDING)
-		name = join(&e->scratch, operation_of(start->kind), " ", start->model);
+		name = join(&e->scratch, operation_word(start->kind), " ", start->model);
 	else if (start->kind == KIND_AGENT || start->kind == KIND_TOOL)
-		name = join(&e->scratch, operation_of(start->kind), " ", start->name);
+		name = join(&e->scratch, operation_word(start->kind), " ", start->name);
 	else
 		name = start->name;
 	return name.len ? name : str_of(kind_word(start->kind));
@@ -106,7 +94,7 @@ static struct str span_name(struct encoder *e, const struct event *start)
 
 static void genai_start(const struct event *start, struct buf *base)
 {
-	const char *operation = operation_of(start->kind);
+	const char *operation = operation_word(start->kind);
 
 	if (operation)
 		attr(base, "gen_ai.operation.name", str_of(operation));

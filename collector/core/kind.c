@@ -19,6 +19,17 @@ const char *kind_word(enum run_kind kind)
 	return kind < KIND_COUNT ? kinds[kind] : "other";
 }
 
+const char *operation_word(enum run_kind kind)
+{
+	static const char *const operations[KIND_COUNT] = {
+		[KIND_AGENT] = "invoke_agent",   [KIND_LLM] = "chat",
+		[KIND_TOOL] = "execute_tool",    [KIND_RETRIEVER] = "retrieval",
+		[KIND_EMBEDDING] = "embeddings",
+	};
+
+	return kind < KIND_COUNT ? operations[kind] : NULL;
+}
+
 const char *status_word(enum run_status status)
 {
 	return status < STATUS_COUNT ? statuses[status] : "error";

@@ -21,6 +21,9 @@ enum run_status { STATUS_RUNNING, STATUS_OK, STATUS_ERROR, STATUS_CANCELLED, STA
 const char *kind_word(enum run_kind kind);       // "agent", …
 const char *status_word(enum run_status status); // "running", "ok", "error", "cancelled"
 
+/** What the GenAI conventions call it, as "chat"; NULL where they have no word. */
+const char *operation_word(enum run_kind kind);
+
 /** The kind of a word on the wire; KIND_OTHER for one that is not known. */
 enum run_kind kind_of(struct str word);
 

@@ -2,266 +2,208 @@
 
 #include <stdlib.h>
 
-#include "core/prom.h"
+#include "core/request.h"
 
-enum { SLOTS = sizeof(((struct series_table *)0)->slots) / sizeof(uint16_t) };
-_Static_assert(SLOTS >= 2 * CAP_SERIES, "probing stays short");
-_Static_assert((SLOTS & (SLOTS - 1)) == 0, "slots are masked");
+#define UNKNOWN "unknown"
+#define OTHER "__other__"
 
-#define X(ns, label) (ns),
-static const uint64_t bounds_ns[] = {DURATION_BUCKETS(X)};
-#undef X
-enum {
-	BOUNDS = sizeof(bounds_ns) / sizeof(bounds_ns[0]),
-	BUCKETS = BOUNDS + 1,
-	DURATION_SUM = BUCKETS,
-};
-_Static_assert(DURATION_SUM + 1 == SERIES_VALUES, "the histogram fits");
+/* --- bounds: X(value, label); times in nanoseconds, their labels in seconds --- */
 
-enum { PROMPT, COMPLETION, TOTAL, TOKEN_TYPES };
+#define REQUEST_BOUNDS(X)                                                                          \
+	X(500000000, "0.5")                                                                        \
+	X(1000000000, "1")                                                                         \
+	X(2000000000, "2")                                                                         \
+	X(5000000000, "5")                                                                         \
+	X(10000000000, "10")                                                                       \
+	X(30000000000, "30")                                                                       \
+	X(60000000000, "60")
 
-#define UNKNOWN STR("unknown")
-#define OTHER STR("__other__")
+/* Those that the conventions advise. */
+#define CALL_BOUNDS(X)                                                                             \
+	X(10000000, "0.01")                                                                        \
+	X(20000000, "0.02")                                                                        \
+	X(40000000, "0.04")                                                                        \
+	X(80000000, "0.08")                                                                        \
+	X(160000000, "0.16")                                                                       \
+	X(320000000, "0.32")                                                                       \
+	X(640000000, "0.64")                                                                       \
+	X(1280000000, "1.28")                                                                      \
+	X(2560000000, "2.56")                                                                      \
+	X(5120000000, "5.12")                                                                      \
+	X(10240000000, "10.24")                                                                    \
+	X(20480000000, "20.48")                                                                    \
+	X(40960000000, "40.96")                                                                    \
+	X(81920000000, "81.92")
 
+#define TOKEN_BOUNDS(X)                                                                            \
+	X(1, "1")                                                                                  \
+	X(4, "4")                                                                                  \
+	X(16, "16")                                                                                \
+	X(64, "64")                                                                                \
+	X(256, "256")                                                                              \
+	X(1024, "1024")                                                                            \
+	X(4096, "4096")                                                                            \
+	X(16384, "16384")                                                                          \
+	X(65536, "65536")                                                                          \
+	X(262144, "262144")                                                                        \
+	X(1048576, "1048576")                                                                      \
+	X(4194304, "4194304")                                                                      \
+	X(16777216, "16777216")                                                                    \
+	X(67108864, "67108864")
+
+#define AGENT_BOUNDS(X)                                                                            \
+	X(100000000, "0.1")                                                                        \
+	X(200000000, "0.2")                                                                        \
+	X(400000000, "0.4")                                                                        \
+	X(800000000, "0.8")                                                                        \
+	X(1600000000, "1.6")                                                                       \
+	X(3200000000, "3.2")                                                                       \
+	X(6400000000, "6.4")                                                                       \
+	X(12800000000, "12.8")                                                                     \
+	X(25600000000, "25.6")                                                                     \
+	X(51200000000, "51.2")                                                                     \
+	X(102400000000, "102.4")                                                                   \
+	X(204800000000, "204.8")                                                                   \
+	X(409600000000, "409.6")
+
+#define VALUE(value, label) value,
+#define LABEL(value, label) label,
+#define DEFINE_BOUNDS(name, TABLE, sum_at)                                                         \
+	static const uint64_t name##_values[] = {TABLE(VALUE)};                                    \
+	static const char *const name##_labels[] = {TABLE(LABEL)};                                 \
+	enum { name##_count = sizeof(name##_values) / sizeof(name##_values[0]) };                  \
+	_Static_assert((int)name##_count + 1 == (int)(sum_at), "the sum follows the buckets");     \
+	const struct bounds name = {name##_count, name##_values, name##_labels}
+
+DEFINE_BOUNDS(request_bounds, REQUEST_BOUNDS, REQUEST_SUM);
+DEFINE_BOUNDS(call_bounds, CALL_BOUNDS, CALL_SUM);
+DEFINE_BOUNDS(token_bounds, TOKEN_BOUNDS, TOKEN_SUM);
+DEFINE_BOUNDS(agent_bounds, AGENT_BOUNDS, AGENT_SUM);
+
+/* --- the tables --- */
+
+/* Where two rows make points of one metric, each table has half of the label sets. */
 void metrics_init(struct metrics *m)
 {
 	*m = (struct metrics){
-		.requests.max = CAP_SERIES,
-		.tokens.max = CAP_SERIES / TOKEN_TYPES, // each is that many label sets
-		.tool_calls.max = CAP_SERIES,
+		.requests = {CAP_SERIES, 2, REQUEST_SUM + 1, UNKNOWN, OTHER},
+		.tokens = {CAP_SERIES / TOKEN_TYPES, 2, TOKEN_TYPES, UNKNOWN, OTHER},
+		.tool_calls = {CAP_SERIES, 1, 1, UNKNOWN, OTHER},
+		.calls = {CAP_SERIES / 2, 4, CALLS_WIDTH, "", NULL},
+		.failed = {CAP_SERIES / 2, 5, CALL_SUM + 1, "", NULL},
+		.agents = {CAP_SERIES, 2, AGENT_SUM + 1, "", NULL},
+		.tools = {CAP_SERIES, 2, CALL_SUM + 1, "", NULL},
 	};
 }
 
-static void clear_table(struct series_table *t)
+enum { TABLES = sizeof(struct metrics) / sizeof(struct series_table) };
+_Static_assert(sizeof(struct metrics) == TABLES * sizeof(struct series_table), "only tables");
+
+static struct series_table *tables_of(struct metrics *m)
 {
-	for (unsigned i = 0; i < t->count; i++)
-		free(t->list[i]);
+	return &m->requests;
 }
 
 void metrics_deinit(struct metrics *m)
 {
-	clear_table(&m->requests);
-	clear_table(&m->tokens);
-	clear_table(&m->tool_calls);
+	for (int i = 0; i < TABLES; i++)
+		series_deinit(&tables_of(m)[i]);
 	metrics_init(m);
 }
 
-/* A label's value as it is shown: bounded, never empty, and of bytes that no scraper refuses. */
-static struct str clean_label(struct str s, char room[CAP_LABEL])
+struct metrics *metrics_copy(const struct metrics *m)
 {
-	if (s.len == 0)
-		return UNKNOWN;
-	s.len = utf8_cut(s.p, s.len, CAP_LABEL);
-	if (utf8_is_valid(s.p, s.len) && !memchr(s.p, 0, s.len))
-		return s;
-	if (s.len == 0 || s.len > CAP_LABEL)
-		return UNKNOWN;
-	for (size_t i = 0; i < s.len; i++)
-		room[i] = s.p[i] > 0 && s.p[i] < 0x7f ? s.p[i] : '?';
-	return (struct str){room, s.len};
-}
+	const struct series_table *from = &m->requests;
+	size_t size = sizeof(*m);
 
-static uint64_t hash_labels(struct str first, struct str second)
-{
-	uint64_t h = 14695981039346656037ull; // FNV-1a
-
-	for (size_t i = 0; i < first.len; i++)
-		h = (h ^ (uint8_t)first.p[i]) * 1099511628211ull;
-	h = (h ^ 0xff) * 1099511628211ull; // a byte that no UTF-8 has
-	for (size_t i = 0; i < second.len; i++)
-		h = (h ^ (uint8_t)second.p[i]) * 1099511628211ull;
-	return h ^ h >> 32;
-}
-
-static struct str first_label(const struct series *s)
-{
-	return (struct str){s->text, s->first_len};
-}
-
-static struct str second_label(const struct series *s)
-{
-	return (struct str){s->text + s->first_len, s->second_len};
-}
-
-static struct series *new_series(uint64_t hash, struct str first, struct str second)
-{
-	struct series *s = calloc(1, sizeof(*s) + first.len + second.len);
-
-	if (!s)
+	for (int i = 0; i < TABLES; i++)
+		size += series_size(&from[i]);
+	struct metrics *copy = malloc(size);
+	if (!copy)
 		return NULL;
-	s->hash = hash;
-	s->first_len = (uint16_t)first.len;
-	s->second_len = (uint16_t)second.len;
-	memcpy(s->text, first.p, first.len);
-	if (second.len)
-		memcpy(s->text + first.len, second.p, second.len);
-	return s;
-}
-
-/* The values of what does not get a series of its own. */
-static uint64_t *other(struct series_table *t)
-{
-	t->has_overflow = true;
-	return t->overflow;
-}
-
-/* The values of a label set. second is empty in a metric with one label. */
-static uint64_t *find(struct series_table *t, struct str first, struct str second)
-{
-	uint64_t hash = hash_labels(first, second);
-	size_t slot = hash & (SLOTS - 1);
-
-	for (; t->slots[slot]; slot = (slot + 1) & (SLOTS - 1)) {
-		struct series *s = t->list[t->slots[slot] - 1];
-		if (s->hash == hash && str_eq(first_label(s), first) &&
-		    str_eq(second_label(s), second))
-			return s->values;
+	char *room = (char *)(copy + 1);
+	for (int i = 0; i < TABLES; i++) {
+		series_copy(&tables_of(copy)[i], &from[i], room);
+		room += series_size(&from[i]);
 	}
-	// Somebody's own __other__ would be a second series of the same labels.
-	bool is_other = str_eq(first, OTHER) && (second.len == 0 || str_eq(second, OTHER));
-	if (t->count == t->max || is_other)
-		return other(t);
-	struct series *s = new_series(hash, first, second);
-	if (!s)
-		return other(t);
-	t->list[t->count++] = s;
-	t->slots[slot] = (uint16_t)t->count;
-	return s->values;
+	return copy;
 }
 
-static uint64_t *find_model(struct series_table *t, struct str provider, struct str model)
-{
-	char rooms[2][CAP_LABEL];
+/* --- feeding --- */
 
-	return find(t, clean_label(provider, rooms[0]), clean_label(model, rooms[1]));
+static void record(uint64_t *histogram, const struct bounds *bounds, uint64_t value)
+{
+	histogram[bounds_find(bounds, value)]++;
+	histogram[bounds->count + 1] += value;
 }
 
 void metrics_request(struct metrics *m, struct str provider, struct str model, uint64_t duration_ns)
 {
-	uint64_t *values = find_model(&m->requests, provider, model);
-	unsigned bucket = 0;
+	const struct str labels[] = {provider, model};
 
-	while (bucket < BOUNDS && duration_ns > bounds_ns[bucket])
-		bucket++;
-	values[bucket]++;
-	values[DURATION_SUM] += duration_ns;
+	record(series_row(&m->requests, labels), &request_bounds, duration_ns);
 }
 
 void metrics_tokens(struct metrics *m, struct str provider, struct str model, uint64_t prompt,
                     uint64_t completion, uint64_t total)
 {
-	uint64_t *values = find_model(&m->tokens, provider, model);
+	const struct str labels[] = {provider, model};
+	uint64_t *row = series_row(&m->tokens, labels);
 
-	values[PROMPT] += prompt;
-	values[COMPLETION] += completion;
-	values[TOTAL] += total;
+	row[PROMPT] += prompt;
+	row[COMPLETION] += completion;
+	row[TOTAL] += total;
 }
 
 void metrics_tool_call(struct metrics *m, struct str tool_name)
 {
-	char room[CAP_LABEL];
-
-	find(&m->tool_calls, clean_label(tool_name, room), (struct str){0})[0]++;
+	series_row(&m->tool_calls, &tool_name)[0]++;
 }
 
-/* --- text --- */
+/* --- the conventions' --- */
 
-enum metric_id {
-#define X(id, name, type, labels, help) METRIC_##id,
-	METRICS_TABLE(X)
-#undef X
-};
-
-static const char *begin_family(struct buf *out, enum metric_id id)
+static void record_call(struct metrics *m, const struct account *a)
 {
-	static const struct {
-		const char *name, *type, *help;
-	} table[] = {
-#define X(id, name, type, labels, help) {name, type, help},
-		METRICS_TABLE(X)
-#undef X
-	};
+	const struct str labels[] = {str_of(operation_word(a->kind)), a->provider, a->model,
+	                             a->response_model, a->error_type};
+	bool failed = a->error_type.len > 0;
+	bool talks = a->kind == KIND_LLM || a->kind == KIND_EMBEDDING;
+	bool has_tokens = talks && (a->usage.input >= 0 || a->usage.output >= 0);
 
-	prom_family(out, table[id].name, table[id].type, table[id].help);
-	return table[id].name;
+	if (failed)
+		record(series_row(&m->failed, labels), &call_bounds, a->duration_ns);
+	if (failed && !has_tokens && !a->has_first_chunk)
+		return;
+	uint64_t *row = series_row(&m->calls, labels); // the last label is not one of its own
+	if (!failed)
+		record(row + CALL_AT, &call_bounds, a->duration_ns);
+	if (talks && a->usage.input >= 0)
+		record(row + INPUT_AT, &token_bounds, (uint64_t)a->usage.input);
+	if (talks && a->usage.output >= 0)
+		record(row + OUTPUT_AT, &token_bounds, (uint64_t)a->usage.output);
+	if (a->has_first_chunk)
+		record(row + FIRST_CHUNK_AT, &call_bounds, a->first_chunk_ns);
 }
 
-typedef void series_fn(struct buf *out, const char *name, struct str first, struct str second,
-                       const uint64_t *values);
-
-static void each_series(struct buf *out, enum metric_id id, const struct series_table *t,
-                        series_fn *fn)
+void metrics_span(struct metrics *m, const struct account *a)
 {
-	const char *name = begin_family(out, id);
+	struct str labels[] = {a->what, a->error_type};
 
-	for (unsigned i = 0; i < t->count; i++) {
-		const struct series *s = t->list[i];
-		fn(out, name, first_label(s), second_label(s), s->values);
+	switch (a->kind) {
+	case KIND_LLM:
+	case KIND_EMBEDDING:
+	case KIND_RETRIEVER:
+		record_call(m, a);
+		break;
+	case KIND_AGENT:
+		record(series_row(&m->agents, labels), &agent_bounds, a->duration_ns);
+		break;
+	case KIND_TOOL:
+		if (!a->what.len)
+			labels[0] = a->name;
+		record(series_row(&m->tools, labels), &call_bounds, a->duration_ns);
+		break;
+	default:
+		break;
 	}
-	if (t->has_overflow)
-		fn(out, name, OTHER, OTHER, t->overflow);
-}
-
-static uint64_t count_requests(const uint64_t *values)
-{
-	uint64_t count = 0;
-
-	for (int i = 0; i < BUCKETS; i++)
-		count += values[i];
-	return count;
-}
-
-static void write_requests(struct buf *out, const char *name, struct str provider, struct str model,
-                           const uint64_t *values)
-{
-	struct prom_label labels[] = {{"provider", provider}, {"model", model}};
-
-	prom_uint(out, name, "", labels, 2, count_requests(values));
-}
-
-static void write_duration(struct buf *out, const char *name, struct str provider, struct str model,
-                           const uint64_t *values)
-{
-#define X(ns, label) label,
-	static const char *const bounds[] = {DURATION_BUCKETS(X) "+Inf"};
-#undef X
-	struct prom_label labels[] = {{"provider", provider}, {"model", model}, {"le", {0}}};
-	uint64_t count = 0;
-
-	for (int i = 0; i < BUCKETS; i++) {
-		count += values[i];
-		labels[2].value = str_of(bounds[i]);
-		prom_uint(out, name, "_bucket", labels, 3, count);
-	}
-	prom_seconds(out, name, "_sum", labels, 2, values[DURATION_SUM]);
-	prom_uint(out, name, "_count", labels, 2, count);
-}
-
-static void write_tokens(struct buf *out, const char *name, struct str provider, struct str model,
-                         const uint64_t *values)
-{
-	static const char *const types[TOKEN_TYPES] = {"prompt_tokens", "completion_tokens",
-	                                               "total_tokens"};
-
-	for (int i = 0; i < TOKEN_TYPES; i++) {
-		struct prom_label labels[] = {
-			{"token_type", str_of(types[i])}, {"provider", provider}, {"model", model}};
-		prom_uint(out, name, "", labels, 3, values[i]);
-	}
-}
-
-static void write_tool_calls(struct buf *out, const char *name, struct str tool_name,
-                             struct str none, const uint64_t *values)
-{
-	struct prom_label label = {"tool_name", tool_name};
-
-	prom_uint(out, name, "", &label, 1, values[0]);
-}
-
-void metrics_write(const struct metrics *m, struct buf *out)
-{
-	each_series(out, METRIC_REQUESTS, &m->requests, write_requests);
-	each_series(out, METRIC_DURATION, &m->requests, write_duration);
-	each_series(out, METRIC_TOKENS, &m->tokens, write_tokens);
-	each_series(out, METRIC_TOOL_CALLS, &m->tool_calls, write_tool_calls);
 }

@@ -3,9 +3,10 @@
 #include <errno.h>
 
 #include "base/caps.h"
+#include "base/clock.h"
 #include "core/otlp_fields.h"
 
-enum { SPENDS_MAX = 64, KEPT_ROOM = 4096 };
+enum { SPENDS_MAX = 64, KEPT_ROOM = 4096, FIRST_CHUNK_MAX_S = 1000000 };
 
 void request_init(struct request *q)
 {
@@ -90,6 +91,21 @@ static bool any_count(struct str any, int64_t *ret)
 	return true;
 }
 
+/* Seconds, as a time that can be added up. */
+static void scan_first_chunk(struct account *a, struct str any)
+{
+	struct pb_cursor c = pb_cursor_of(any);
+	struct pb_field f;
+	double seconds;
+
+	if (pb_next(&c, &f) != 1 || f.number != ANY_DOUBLE || f.wire != PB_FIXED64)
+		return;
+	memcpy(&seconds, &f.value, sizeof(seconds));
+	a->has_first_chunk = seconds >= 0 && seconds < FIRST_CHUNK_MAX_S;
+	if (a->has_first_chunk)
+		a->first_chunk_ns = (uint64_t)(seconds * (double)NS_PER_S + 0.5);
+}
+
 static void scan_usage(struct usage *u, struct str key, struct str any)
 {
 	if (str_is(key, "gen_ai.usage.input_tokens") || str_is(key, "llm.prompt_tokens"))
@@ -125,6 +141,8 @@ static void scan_llm(struct account *a, struct str key, struct str any)
 		any_text(any, &a->model);
 	else if (str_is(key, "gen_ai.response.model"))
 		any_text(any, &a->response_model);
+	else if (str_is(key, "gen_ai.response.time_to_first_chunk"))
+		scan_first_chunk(a, any);
 	else
 		scan_usage(&a->usage, key, any);
 }

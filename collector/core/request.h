@@ -27,6 +27,8 @@ struct account {
 	struct str provider, model, response_model;
 	struct usage usage; // unknown where a run below it reports the same
 	uint64_t end_ns, duration_ns;
+	bool has_first_chunk;
+	uint64_t first_chunk_ns; // after the start
 	struct str input, output;             // content of a tool; p NULL: not captured
 	struct str error_type, error_message; // p NULL: none
 };

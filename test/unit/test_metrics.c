@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "core/metrics.h"
+#include "core/request.h"
 
 struct fixture {
 	struct metrics metrics;
@@ -22,7 +23,7 @@ static int setup(void **state)
 
 	assert_non_null(f);
 	metrics_init(&f->metrics);
-	buf_init(&f->text, 8 * MIB);
+	buf_init(&f->text, 64 * MIB);
 	*state = f;
 	return 0;
 }
@@ -210,6 +211,165 @@ static void a_name_like_the_overflow_makes_no_second_series(void **state)
 	assert_int_equal(count_of(f, "\"__other__\""), 1);
 }
 
+/* --- the GenAI conventions' --- */
+
+static struct account chat(struct str model, uint64_t duration_ns)
+{
+	struct account a = {
+		.kind = KIND_LLM,
+		.provider = STR("openai"),
+		.model = model,
+		.response_model = STR("gpt-4o-2024"),
+		.duration_ns = duration_ns,
+	};
+
+	usage_init(&a.usage);
+	return a;
+}
+
+#define CHAT                                                                                       \
+	"{gen_ai_operation_name=\"chat\",gen_ai_provider_name=\"openai\","                         \
+	"gen_ai_request_model=\"gpt-4o\",gen_ai_response_model=\"gpt-4o-2024\""
+
+static void a_call_is_timed(void **state)
+{
+	struct fixture *f = *state;
+	struct account a = chat(STR("gpt-4o"), 20 * NS_PER_MS);
+
+	metrics_span(&f->metrics, &a);
+	a.duration_ns++;
+	metrics_span(&f->metrics, &a);
+	assert_line(f, "# TYPE gen_ai_client_operation_duration_seconds histogram");
+#define LINE(rest) assert_line(f, "gen_ai_client_operation_duration_seconds" rest)
+	LINE("_bucket" CHAT ",le=\"0.01\"} 0");
+	LINE("_bucket" CHAT ",le=\"0.02\"} 1");
+	LINE("_bucket" CHAT ",le=\"0.04\"} 2");
+	LINE("_bucket" CHAT ",le=\"81.92\"} 2");
+	LINE("_bucket" CHAT ",le=\"+Inf\"} 2");
+	LINE("_sum" CHAT "} 0.040000001");
+	LINE("_count" CHAT "} 2");
+#undef LINE
+}
+
+static void tokens_that_are_not_known_are_no_zero(void **state)
+{
+	struct fixture *f = *state;
+	struct account a = chat(STR("gpt-4o"), 1);
+
+	metrics_span(&f->metrics, &a);
+	assert_int_equal(count_of(f, "gen_ai_client_token_usage_count{"), 0);
+	a.usage.input = 0;
+	metrics_span(&f->metrics, &a);
+	a.usage.input = 1025;
+	metrics_span(&f->metrics, &a);
+	assert_line(f, "gen_ai_client_token_usage_bucket" CHAT
+	               ",gen_ai_token_type=\"input\",le=\"1024\"} 1");
+	assert_line(f, "gen_ai_client_token_usage_sum" CHAT ",gen_ai_token_type=\"input\"} 1025");
+	assert_line(f, "gen_ai_client_token_usage_count" CHAT ",gen_ai_token_type=\"input\"} 2");
+	assert_int_equal(count_of(f, "gen_ai_client_token_usage_count{"), 1);
+}
+
+static void a_failed_call_says_how_and_keeps_its_tokens(void **state)
+{
+	struct fixture *f = *state;
+	struct account a = chat(STR("gpt-4o"), NS_PER_S);
+
+	a.error_type = STR("RateLimitError");
+	a.usage.output = 7;
+	metrics_span(&f->metrics, &a);
+	assert_line(f, "gen_ai_client_operation_duration_seconds_count" CHAT
+	               ",error_type=\"RateLimitError\"} 1");
+	assert_int_equal(count_of(f, "gen_ai_client_operation_duration_seconds_count{"), 1);
+	assert_line(f, "gen_ai_client_token_usage_sum" CHAT ",gen_ai_token_type=\"output\"} 7");
+}
+
+static void the_first_chunk_is_timed_where_it_is_known(void **state)
+{
+	struct fixture *f = *state;
+	struct account a = chat(STR("gpt-4o"), NS_PER_S);
+
+	metrics_span(&f->metrics, &a);
+	a.has_first_chunk = true;
+	a.first_chunk_ns = 250 * NS_PER_MS;
+	metrics_span(&f->metrics, &a);
+	assert_line(f,
+	            "gen_ai_client_operation_time_to_first_chunk_seconds_sum" CHAT "} 0.250000000");
+	assert_line(f, "gen_ai_client_operation_time_to_first_chunk_seconds_count" CHAT "} 1");
+}
+
+static void an_attribute_that_is_not_known_is_left_out(void **state)
+{
+	struct fixture *f = *state;
+	struct account a = {.kind = KIND_RETRIEVER, .duration_ns = 1};
+
+	usage_init(&a.usage);
+	metrics_span(&f->metrics, &a);
+	assert_line(f, "gen_ai_client_operation_duration_seconds_count"
+	               "{gen_ai_operation_name=\"retrieval\"} 1");
+}
+
+static void agents_and_tools_are_timed_by_name(void **state)
+{
+	struct fixture *f = *state;
+	struct account agent = {.kind = KIND_AGENT, .what = STR("bot"), .duration_ns = NS_PER_S};
+	struct account tool = {
+		.kind = KIND_TOOL, .name = STR("search"), .error_type = STR("Timeout")};
+	struct account chain = {.kind = KIND_CHAIN, .what = STR("x"), .duration_ns = 1};
+
+	metrics_span(&f->metrics, &agent);
+	metrics_span(&f->metrics, &tool);
+	metrics_span(&f->metrics, &chain);
+	assert_line(f, "gen_ai_invoke_agent_duration_seconds_bucket{gen_ai_agent_name=\"bot\","
+	               "le=\"1.6\"} 1");
+	assert_line(f, "gen_ai_execute_tool_duration_seconds_count{gen_ai_tool_name=\"search\","
+	               "error_type=\"Timeout\"} 1");
+	assert_int_equal(count_of(f, "_duration_seconds_count{"), 2);
+}
+
+static void calls_past_the_cap_make_one_series_a_metric(void **state)
+{
+	struct fixture *f = *state;
+	char name[32];
+
+	for (unsigned i = 0; i < CAP_SERIES; i++) {
+		snprintf(name, sizeof(name), "model-%u", i);
+		struct account a = chat(str_of(name), NS_PER_S);
+		a.usage.input = 1;
+		a.usage.output = 2;
+		metrics_span(&f->metrics, &a);
+		a.error_type = STR("Error");
+		metrics_span(&f->metrics, &a);
+	}
+	assert_int_equal(count_of(f, "gen_ai_client_operation_duration_seconds_count{"),
+	                 CAP_SERIES + 1);
+	assert_int_equal(count_of(f, "gen_ai_client_token_usage_count{"), CAP_SERIES + 1);
+	assert_line(f, "gen_ai_client_operation_duration_seconds_count"
+	               "{otel_metric_overflow=\"true\"} 2000");
+	assert_line(f, "gen_ai_client_token_usage_sum{otel_metric_overflow=\"true\"} 6000");
+}
+
+static void a_copy_holds_still(void **state)
+{
+	struct fixture *f = *state;
+	struct account a = chat(STR("gpt-4o"), NS_PER_S);
+
+	metrics_span(&f->metrics, &a);
+	metrics_tool_call(&f->metrics, STR("t"));
+	const char *now = render(f);
+	char *before = strdup(now);
+	assert_non_null(before);
+	struct metrics *copy = metrics_copy(&f->metrics);
+	assert_non_null(copy);
+	metrics_span(&f->metrics, &a);
+	metrics_tool_call(&f->metrics, STR("u"));
+	buf_clear(&f->text);
+	metrics_write(copy, &f->text);
+	buf_append_byte(&f->text, 0);
+	assert_string_equal((const char *)f->text.data, before);
+	free(copy);
+	free(before);
+}
+
 int main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
@@ -224,6 +384,14 @@ int main(void)
 		TEST(series_past_the_cap_are_counted_together),
 		TEST(no_metric_has_more_label_sets_than_the_cap),
 		TEST(a_name_like_the_overflow_makes_no_second_series),
+		TEST(a_call_is_timed),
+		TEST(tokens_that_are_not_known_are_no_zero),
+		TEST(a_failed_call_says_how_and_keeps_its_tokens),
+		TEST(the_first_chunk_is_timed_where_it_is_known),
+		TEST(an_attribute_that_is_not_known_is_left_out),
+		TEST(agents_and_tools_are_timed_by_name),
+		TEST(calls_past_the_cap_make_one_series_a_metric),
+		TEST(a_copy_holds_still),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

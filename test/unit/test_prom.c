@@ -11,6 +11,8 @@
 #include "core/metrics.h"
 #include "core/prom.h"
 
+enum { TRACES = 1 << SIGNAL_TRACES, LOGS = 1 << SIGNAL_LOGS };
+
 struct fixture {
 	struct stats stats;
 	struct buf text;
@@ -44,12 +46,12 @@ static const char *render(struct fixture *f)
 	return (const char *)f->text.data;
 }
 
-static void add_exporter(struct fixture *f, const char *name)
+static void add_exporter(struct fixture *f, const char *name, unsigned signals)
 {
 	unsigned n = atomic_fetch_add(&f->stats.exporter_count, 1);
 
 	snprintf(f->stats.exporters[n].name, sizeof(f->stats.exporters[n].name), "%s", name);
-	f->stats.exporters[n].signals = 1u << SIGNAL_TRACES;
+	f->stats.exporters[n].signals = signals;
 	f->stats.exporters[n].active = true;
 }
 
@@ -95,16 +97,54 @@ static void every_exporter_has_its_ledger(void **state)
 {
 	struct fixture *f = *state;
 
-	add_exporter(f, "console");
-	add_exporter(f, "my \"tempo\"");
-	stat_add(&f->stats.exporters[0].lanes[SIGNAL_TRACES].delivered, 5);
-	stat_add(&f->stats.exporters[1].lanes[SIGNAL_TRACES].rejected_by[REJECTED_HTTP_400], 1);
-	stat_set(&f->stats.exporters[1].lanes[SIGNAL_TRACES].pending, 9);
+	struct lane_stats *console = f->stats.exporters[0].lanes;
+	struct lane_stats *tempo = f->stats.exporters[1].lanes;
+
+	add_exporter(f, "console", TRACES);
+	add_exporter(f, "my \"tempo\"", TRACES | LOGS);
+	stat_add(&console[SIGNAL_TRACES].delivered, 5);
+	stat_add(&tempo[SIGNAL_TRACES].rejected_by[REJECTED_HTTP_400], 1);
+	stat_set(&tempo[SIGNAL_TRACES].pending, 9);
+	stat_set(&tempo[SIGNAL_LOGS].pending, 8);
+	stat_set(&tempo[SIGNAL_LOGS].failures, 7);
 	assert_has(f, "sidelight_spans_delivered_total{exporter=\"console\"} 5\n"
 	              "sidelight_spans_delivered_total{exporter=\"my \\\"tempo\\\"\"} 0\n");
 	assert_has(f, "sidelight_spans_rejected_total{exporter=\"my \\\"tempo\\\"\","
 	              "reason=\"http_400\"} 1\n");
 	assert_has(f, "sidelight_export_pending_spans{exporter=\"my \\\"tempo\\\"\"} 9\n");
+	assert_has(f, "sidelight_export_pending_log_records{exporter=\"my \\\"tempo\\\"\"} 8\n");
+	assert_has(f, "sidelight_export_failures_total{exporter=\"my \\\"tempo\\\"\","
+	              "signal=\"logs\"} 7\n");
+}
+
+static void a_ledger_is_shown_while_it_is_configured(void **state)
+{
+	struct fixture *f = *state;
+
+	add_exporter(f, "a", LOGS);
+	assert_null(strstr(render(f), "sidelight_spans_delivered_total{"));
+	assert_has(f, "sidelight_log_records_delivered_total{exporter=\"a\"} 0\n");
+	f->stats.exporters[0].active = false;
+	assert_null(strstr(render(f), "exporter=\"a\""));
+}
+
+static void a_flag_says_true_and_a_name_has_no_dots(void **state)
+{
+	static const struct metric metric = {"gen_ai.thing", "s", METRIC_COUNTER, true, "Things"};
+	const struct metric_label labels[] = {{"otel.metric.overflow", {0}}};
+	struct fixture *f = *state;
+	struct prom_writer w;
+
+	prom_writer_init(&w, &f->text);
+	w.writer.begin(&w.writer, &metric);
+	w.writer.number(&w.writer, labels, 1, 1500000000);
+	w.writer.end(&w.writer);
+	buf_append_byte(&f->text, 0);
+	assert_string_equal((const char *)f->text.data,
+	                    "# HELP gen_ai_thing_seconds_total Things\n"
+	                    "# TYPE gen_ai_thing_seconds_total counter\n"
+	                    "gen_ai_thing_seconds_total{otel_metric_overflow=\"true\"} "
+	                    "1.500000000\n");
 }
 
 static void no_metric_is_declared_twice(void **state)
@@ -145,15 +185,32 @@ static unsigned assert_row(const char *doc, const char *name, const char *type, 
 	return 1;
 }
 
+static unsigned assert_genai_row(const char *doc, const char *name, const char *unit,
+                                 const char *labels, const char *help)
+{
+	struct metric metric = {name, unit, METRIC_HISTOGRAM, false, help};
+	char shown[PROM_NAME_MAX], dotless[256];
+
+	prom_name(shown, &metric);
+	snprintf(dotless, sizeof(dotless), "%s", labels);
+	for (char *p = dotless; *p; p++)
+		if (*p == '.')
+			*p = '_';
+	return assert_row(doc, shown, "histogram", dotless, help);
+}
+
 static void the_documentation_has_every_metric_and_no_other(void **state)
 {
 	char *doc = read_file(SOURCE_ROOT "/docs/metrics.md");
 	unsigned known = 0, shown = 0;
-	static const char counter[] = "counter", gauge[] = "gauge";
+	static const char counter[] = "counter", gauge[] = "gauge", histogram[] = "histogram";
 	const char *const counter_ns = counter; // shown in seconds
 
 #define X(id, name, type, labels, help) known += assert_row(doc, name, type, labels, help);
 	METRICS_TABLE(X)
+#undef X
+#define X(id, name, unit, labels, help) known += assert_genai_row(doc, name, unit, labels, help);
+	GENAI_TABLE(X)
 #undef X
 #define X(field, name, type, help) known += assert_row(doc, name, type, "", help);
 	STATS_TABLE(X)
@@ -185,6 +242,8 @@ int main(void)
 		TEST(times_are_in_seconds),
 		TEST(refusals_are_counted_by_reason_from_zero_on),
 		TEST(every_exporter_has_its_ledger),
+		TEST(a_ledger_is_shown_while_it_is_configured),
+		TEST(a_flag_says_true_and_a_name_has_no_dots),
 		TEST(no_metric_is_declared_twice),
 		TEST(the_documentation_has_every_metric_and_no_other),
 	};
