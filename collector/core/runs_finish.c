@@ -108,6 +108,7 @@ static void emit(struct runs *r, struct run *run, struct run_bytes *b, struct mo
 	span_id_of(span_id, &run->id);
 	closed_add(r->closed, span_id, q->trace_id, q->tag, now.mono_ns);
 	account_for(&account, run, b, span_id);
+	metrics_span(r->o.metrics, &account);
 	if (request_add(&q->sums, &account) < 0)
 		stat_add(&r->o.stats->events_dropped, 1);
 	if (run->flags & RUN_IS_ROOT)
