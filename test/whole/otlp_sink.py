@@ -72,7 +72,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         sink = self.server.sink
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        length = int(self.headers["Content-Length"])
+        body = self.rfile.read(length)
+        if len(body) < length:  # its sender died
+            self.close_connection = True
+            return
         answer = sink._take(self.path, dict(self.headers.items()), body)
         if answer.hang:
             sink._closing.wait()
