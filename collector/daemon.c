@@ -96,6 +96,8 @@ static void catch_signals(struct daemon *d)
 	uv_signal_t *handles[] = {&d->term, &d->interrupt, &d->hangup};
 
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ,
+	       SIG_IGN); // a write past RLIMIT_FSIZE fails as on a full disk, and is waited out
 	for (int i = 0; i < 3; i++) {
 		uv_signal_init(&d->loop, handles[i]);
 		handles[i]->data = d;
