@@ -2,8 +2,8 @@
  *
  *   ALLOC_FAULTS=FILE LD_PRELOAD=liballoc_faults.so setarch -R PROGRAM
  *
- * FILE is a struct control: what is to fail goes in, what was seen comes out. A place is the path of
- * calls that leads to an allocation, told by a hash of its return addresses: without address
+ * FILE is a struct control: what is to fail goes in, what was seen comes out. A place is the path
+ * of calls that leads to an allocation, told by a hash of its return addresses: without address
  * randomization it is the same in every run, whichever thread comes first, and a program has far
  * fewer of them than it makes allocations. Meant for glibc, whose own names for the originals it
  * uses.
@@ -70,8 +70,7 @@ __attribute__((constructor)) static void map_control(void)
 	pthread_atfork(NULL, NULL, note_child);
 	if (told)
 		trace = open(told, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-	void *map =
-		mmap(NULL, sizeof(*control), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	void *map = mmap(NULL, sizeof(*control), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (map != MAP_FAILED)
 		control = map;
 	close(fd);

@@ -2,11 +2,12 @@
  *
  *   DISK_FAULTS=FILE LD_PRELOAD=libdisk_faults.so PROGRAM
  *
- * FILE is an array of the four 32-bit words of struct faults, which may be changed while the program
- * runs. Without syncing, O_DSYNC and O_SYNC are taken off what is opened, too, so the word must be
- * there before the program is: LMDB writes its meta pages through such a descriptor.
+ * FILE is an array of the four 32-bit words of struct faults, which may be changed while the
+ * program runs. Without syncing, O_DSYNC and O_SYNC are taken off what is opened, too, so the word
+ * must be there before the program is: LMDB writes its meta pages through such a descriptor.
  */
-#undef _FILE_OFFSET_BITS // both names of a function are defined here, and neither stands for the other
+#undef _FILE_OFFSET_BITS // both names of a function are defined here, and neither stands for the
+                         // other
 #undef _FORTIFY_SOURCE
 #include <errno.h>
 #include <fcntl.h>

@@ -105,3 +105,42 @@ def ext4(directory, size: str, options: str = "errors=remount-ro"):
     finally:
         while os.path.ismount(at):
             subprocess.run(["umount", "-l", str(at)], check=True)  # a daemon may still run
+
+
+PLACES = 8192
+
+
+class AllocFaults(Words):
+    """The memory of a daemon, as test/fault/alloc_faults.c has it."""
+
+    def __init__(self, directory, program: str):
+        super().__init__(directory / "alloc-faults", f"=7Qq{2 * PLACES}Q")
+        self.env = {"LD_PRELOAD": library("alloc_faults", program), "ALLOC_FAULTS": self.path}
+        self.told = directory / "alloc-trace"
+
+    def reset(self, place: int = 0, nth: int = 1, many: int = 1) -> None:
+        """Of the next program the nth allocation at that place fails, and as many as that in a row."""
+        self._map[:] = bytes(len(self._map))
+        for index, value in enumerate([place, nth, many]):
+            self.write(index, value)
+
+    def write(self, index: int, value: int) -> None:
+        self._map[8 * index : 8 * index + 8] = struct.pack("=Q", value)
+
+    @property
+    def failed(self) -> int:
+        return self.read()[5]
+
+    @property
+    def allocations(self) -> int:
+        return self.read()[6]
+
+    @property
+    def live(self) -> int:
+        """What was never freed, once it has ended."""
+        return self.read()[7]
+
+    def places(self) -> dict[int, int]:
+        """Where memory was asked for, and how often."""
+        words = self.read()[8:]
+        return {hash_: count for hash_, count in zip(words[::2], words[1::2]) if hash_}
