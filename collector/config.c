@@ -169,6 +169,10 @@ void config_free(struct config *c)
 		struct exporter_config *e = &c->exporters[i];
 		free(e->name);
 		free(e->endpoint);
+		free(e->tls.ca_file);
+		free(e->tls.cert_file);
+		free(e->tls.key_file);
+		free(e->tls.server_name);
 		free_pairs(e->headers, e->header_count);
 	}
 	free(c->exporters);

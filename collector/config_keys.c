@@ -13,11 +13,18 @@ static const struct word convention_words[] = {
 static const struct word type_words[] = {
 	{"console", EXPORTER_CONSOLE}, {"otlp", EXPORTER_OTLP}, {0}};
 static const struct word format_words[] = {{"pretty", CONSOLE_PRETTY}, {"json", CONSOLE_JSON}, {0}};
-static const struct word protocol_words[] = {
-	{"http/protobuf", 0}, {"http/json", WORD_LATER}, {"grpc", WORD_LATER}, {0}};
-static const struct word compression_words[] = {{"none", 0}, {"gzip", WORD_LATER}, {0}};
+static const struct word protocol_words[] = {{"http/protobuf", OTLP_HTTP_PROTOBUF},
+                                             {"http/json", OTLP_HTTP_JSON},
+                                             {"grpc", OTLP_GRPC},
+                                             {0}};
+static const struct word compression_words[] = {
+	{"none", COMPRESSION_NONE}, {"gzip", COMPRESSION_GZIP}, {0}};
 static const struct word signal_words[] = {
-	{"traces", 0}, {"metrics", WORD_LATER}, {"logs", WORD_LATER}, {0}};
+	{"traces", SIGNAL_TRACES}, {"metrics", SIGNAL_METRICS}, {"logs", SIGNAL_LOGS}, {0}};
+static const struct word from_words[] = {{"end", false}, {"beginning", true}, {0}};
+static const struct word tls_words[] = {{"1.2", TLS_1_2}, {"1.3", TLS_1_3}, {0}};
+static const struct word full_words[] = {
+	{"drop_oldest", WHEN_FULL_DROP_OLDEST}, {"refuse_newest", WHEN_FULL_REFUSE_NEWEST}, {0}};
 
 const struct key config_keys[] = {
 	{"service", KEY_SECTION},
@@ -51,9 +58,13 @@ const struct key config_keys[] = {
          .help = "Directory of the store."},
 	{"store.size", KEY_SIZE, FIELD(config, store_bytes), .min = 16ull * MIB,
          .max = 1024ull * 1024 * MIB, .def = "256MiB",
-         .help = "Room for the store, reserved when it is made; the oldest goes when it fills."},
+         .help = "Room for the store, reserved when it is made."},
 	{"store.retention", KEY_DURATION, FIELD(config, retention_ns), .min = 1000000000,
          .max = 3650 * DAY_NS, .def = "7d", .help = "Age at which records are removed."},
+	{"store.when_full", KEY_WORD, FIELD(config, when_full), .words = full_words,
+         .def = "drop_oldest",
+         .help = "Whether the oldest records go when the room is used up, or events are refused "
+                 "until there is room. Either is counted."},
 
 	{"capture", KEY_SECTION},
 	{"capture.content", KEY_WORD, FIELD(config, content), .words = content_words, .def = "full",
@@ -81,20 +92,47 @@ const struct key config_keys[] = {
          .help = "Whether prompts and completions go out too."},
 	{"exporters[].format", KEY_WORD, FIELD(exporter_config, format), .words = format_words,
          .def = "pretty", .only = ONLY_CONSOLE, .help = "For people, or one JSON object a line."},
+	{"exporters[].from", KEY_WORD, FIELD(exporter_config, from_beginning), .words = from_words,
+         .def = "end",
+         .help = "Where a new name starts: at what comes next, or at the oldest that is stored."},
+	{"exporters[].signals", KEY_SIGNALS, FIELD(exporter_config, signals), .words = signal_words,
+         .def = "traces", .def_shown = "`[traces]`", .only = ONLY_OTLP, .help = "What is sent."},
 	{"exporters[].endpoint", KEY_URL, FIELD(exporter_config, endpoint), .max = 2048,
-         .def = "http://localhost:4318", .only = ONLY_OTLP,
-         .help = "Base URL; `v1/traces` is appended."},
-	{"exporters[].protocol", KEY_WORD, .words = protocol_words, .def = "http/protobuf",
-         .only = ONLY_OTLP, .help = "OTLP's encoding and transport."},
+         .def_shown = "`http://localhost:4318`; grpc: port 4317", .only = ONLY_OTLP,
+         .help = "Where to. With HTTP a base URL: `v1/traces`, `v1/metrics` or `v1/logs` is "
+                 "appended."},
+	{"exporters[].endpoint_is_whole", KEY_BOOL, FIELD(exporter_config, endpoint_is_whole),
+         .def = "false", .only = ONLY_OTLP,
+         .help = "Nothing is appended to the endpoint. With HTTP and one signal."},
+	{"exporters[].protocol", KEY_WORD, FIELD(exporter_config, protocol),
+         .words = protocol_words, .def = "http/protobuf", .only = ONLY_OTLP,
+         .help = "OTLP's encoding and transport."},
 	{"exporters[].headers", KEY_PAIRS, .max = 16ull * KIB, .def_shown = "none",
          .only = ONLY_OTLP, .help = "HTTP headers of each request. Printed masked."},
-	{"exporters[].compression", KEY_WORD, .words = compression_words, .def = "none",
-         .only = ONLY_OTLP, .help = "Of request bodies."},
+	{"exporters[].compression", KEY_WORD, FIELD(exporter_config, compression),
+         .words = compression_words, .def = "none", .only = ONLY_OTLP,
+         .help = "Of request bodies."},
 	{"exporters[].timeout", KEY_DURATION, FIELD(exporter_config, timeout_ns), .min = 1000000,
          .max = 600000000000, .def = "10s", .only = ONLY_OTLP, .help = "Of one request."},
-	{"exporters[].signals", KEY_SIGNALS, .words = signal_words, .def = "[traces]",
-         .only = ONLY_OTLP, .help = "What is sent."},
-	{"exporters[].tls", KEY_LATER},
+	{"exporters[].metrics_interval", KEY_DURATION, FIELD(exporter_config, interval_ns),
+         .min = 1000000000, .max = 3600000000000, .def = "60s", .only = ONLY_OTLP,
+         .help = "Time between two reports of the metrics."},
+	{"exporters[].tls", KEY_SECTION, .only = ONLY_OTLP},
+	{"exporters[].tls.ca_file", KEY_FILE, FIELD(exporter_config, tls.ca_file), .min = 1,
+         .max = 4000, .def_shown = "the system's", .only = ONLY_OTLP,
+         .help = "Certificates that the server's must come from."},
+	{"exporters[].tls.cert_file", KEY_FILE, FIELD(exporter_config, tls.cert_file), .min = 1,
+         .max = 4000, .def_shown = "none", .only = ONLY_OTLP,
+         .help = "The client's own certificate, and what leads from it to a CA."},
+	{"exporters[].tls.key_file", KEY_FILE, FIELD(exporter_config, tls.key_file), .min = 1,
+         .max = 4000, .def_shown = "none", .only = ONLY_OTLP,
+         .help = "The key of `cert_file`, without a passphrase."},
+	{"exporters[].tls.server_name", KEY_HOST, FIELD(exporter_config, tls.server_name), .min = 1,
+         .max = 253, .def_shown = "the endpoint's host", .only = ONLY_OTLP,
+         .help = "The name that is asked for and that the certificate must have."},
+	{"exporters[].tls.min_version", KEY_WORD, FIELD(exporter_config, tls.min_version),
+         .words = tls_words, .def = "1.2", .only = ONLY_OTLP,
+         .help = "The oldest version of TLS that is spoken."},
 
 	{"http", KEY_SECTION},
 	{"http.listen", KEY_LISTEN, FLAG(http, "--http"), .def = "127.0.0.1:4320",
@@ -129,13 +167,29 @@ const struct key *key_find(const char *section, const char *name)
 	return NULL;
 }
 
+bool key_is_exporters(const struct key *k)
+{
+	return strchr(k->path, '[') != NULL;
+}
+
+bool key_is_for(const struct key *k, enum exporter_type type)
+{
+	return k->only == ONLY_ANY || (k->only == ONLY_OTLP) == (type == EXPORTER_OTLP);
+}
+
+const char *key_text(const struct key *k, const void *base)
+{
+	const void *field = (const char *)base + k->offset;
+	return *(char *const *)field;
+}
+
 int keys_default(bool exporter, void *base)
 {
 	const char *wrong;
 
 	for (size_t i = 0; i < config_key_count; i++) {
 		const struct key *k = &config_keys[i];
-		if (!k->def || k->kind == KEY_SIGNALS || exporter != (strchr(k->path, '[') != NULL))
+		if (!k->def || exporter != key_is_exporters(k))
 			continue;
 		int rc = value_parse(k, k->def, base, &wrong);
 		assert(rc != -EINVAL); // the table's own

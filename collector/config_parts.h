@@ -27,11 +27,13 @@ enum key_kind {
 	KEY_SECTION,
 	KEY_EXPORTERS,
 	KEY_PAIRS,
-	KEY_SIGNALS,
-	KEY_LATER, // designed, and not part of this version
+	KEY_SIGNALS, // a list of words, each a bit
+	KEY_LATER,   // designed, and not part of this version
 	// scalars
 	KEY_TEXT,
 	KEY_PATH,
+	KEY_FILE, // can be read now
+	KEY_HOST, // a name, without a port
 	KEY_SOCKET,
 	KEY_NAME,
 	KEY_SIZE,
@@ -46,10 +48,8 @@ enum key_kind {
 
 struct word {
 	const char *name; // NULL ends a list
-	int value;        // WORD_LATER: designed, and not part of this version
+	int value;
 };
-
-enum { WORD_LATER = -1 };
 
 /* Which type of exporter a key is for. */
 enum key_only { ONLY_ANY, ONLY_CONSOLE, ONLY_OTLP };
@@ -58,7 +58,7 @@ struct key {
 	const char *path; // "section.key"; an exporter's: "exporters[].key"
 	enum key_kind kind;
 	enum key_only only;
-	size_t offset, size; // of the field; size 0: there is none, one value is accepted
+	size_t offset, size; // of the field
 	uint64_t min, max;   // inclusive; of a text: bytes
 	const struct word *words;
 	const char *def;       // the default, as in a file; NULL: none, or worked out
@@ -79,6 +79,15 @@ const char *key_name(const struct key *k, const char *section);
 
 /** What an unknown name inside a section was meant to be, as a path to show, or NULL. */
 const char *key_suggest(const char *section, const char *name);
+
+/** Whether an exporter's settings, those below tls too, have this key among them. */
+bool key_is_exporters(const struct key *k);
+
+/** Whether a key is of use to a type of exporter. */
+bool key_is_for(const struct key *k, enum exporter_type type);
+
+/** The text in a field of KEY_TEXT's family, or NULL. */
+const char *key_text(const struct key *k, const void *base);
 
 /* Where something is wrong: a place in the file, or (line 0) the flag or variable in path. */
 struct place {
@@ -102,8 +111,8 @@ void fault_quote(char out[CONFIG_QUOTE_MAX], const char *text);
 
 /** Reads a scalar into the field at base + k->offset, replacing what was there.
  *
- * Returns -EINVAL with the words for what is wrong ("is not a size"), or -ENOMEM; on failure the
- * field is untouched. */
+ * A signal is added to those in the field. Returns -EINVAL with the words for what is wrong ("is
+ * not a size"), or -ENOMEM; on failure the field is untouched. */
 MUST_CHECK int value_parse(const struct key *k, const char *text, void *base,
                            const char **ret_wrong);
 
@@ -129,6 +138,33 @@ const struct unit *unit_of(const struct unit *units, uint64_t v);
 /** What follows the scheme of an http or https URL, or NULL. */
 const char *url_authority(const char *url);
 
+/** The socket of a unix:///path URL, or NULL. */
+const char *url_socket(const char *url);
+
+bool url_is_https(const char *url);
+
+/** Whether something but a single / follows the host of an http or https URL. */
+bool url_has_path(const char *url);
+
+/** value_parse() for KEY_URL and KEY_LISTEN. */
+int parse_url(const struct key *k, const char *text, void *base, const char **ret_wrong);
+int parse_listen(const char *text, struct config *c);
+
+/** Digits only: no sign, no space, no fraction. UINT64_MAX when there are too many. *ret_end is
+ * what follows them. */
+bool read_digits(const char *text, uint64_t *ret, const char **ret_end);
+
+/** Replaces a text by a copy. */
+MUST_CHECK int put_text(char **field, const char *text, size_t len);
+
+/** value_parse() for plain text. */
+MUST_CHECK int parse_text(const struct key *k, const char *text, void *base,
+                          const char **ret_wrong);
+
+/** What is wrong with the name of a header or attribute, or NULL. */
+const char *header_name_fault(const char *name);
+const char *attribute_name_fault(const char *name);
+
 /** Sets the fields that have a default in the table: an exporter's, or all others. */
 MUST_CHECK int keys_default(bool exporter, void *base);
 
@@ -138,6 +174,9 @@ void config_read(struct config *c, const char *text, size_t len, struct faults *
 /** The part of it that comes after the syntax: keys and values. */
 struct yaml_document_s;
 void config_read_document(struct config *c, struct yaml_document_s *doc, struct faults *f);
+
+/** What an exporter has where nobody said it: a place to send to. -ENOMEM. */
+MUST_CHECK int exporter_finish(struct exporter_config *e);
 
 /** Replaces ${env:NAME}, ${env:NAME:-default} and $$; malloc'd. NULL after a fault. */
 char *config_expand(const char *text, const struct place *at, struct faults *f);

@@ -27,7 +27,7 @@ static void quoted_print(const char *text, bool is_value, FILE *out)
 static void url_print(const char *url, FILE *out)
 {
 	const char *authority = url_authority(url);
-	const char *at = memrchr(authority, '@', strcspn(authority, "/"));
+	const char *at = authority ? memrchr(authority, '@', strcspn(authority, "/")) : NULL;
 
 	fputc('"', out);
 	if (at)
@@ -57,15 +57,23 @@ static const char *word_name(const struct key *k, const void *base)
 {
 	const struct word *w = k->words;
 
-	while (k->size > 0 && (uint64_t)w->value != value_uint(k, base))
+	while ((uint64_t)w->value != value_uint(k, base))
 		w++;
 	return w->name;
 }
 
-static const char *text_of(const struct key *k, const void *base)
+/* "[traces, logs]" */
+static void signals_print(const struct key *k, const void *base, FILE *out)
 {
-	const void *field = (const char *)base + k->offset;
-	return *(char *const *)field;
+	const char *before = "[";
+
+	for (const struct word *w = k->words; w->name; w++) {
+		if (!(value_uint(k, base) & 1u << w->value))
+			continue;
+		fprintf(out, "%s%s", before, w->name);
+		before = ", ";
+	}
+	fputc(']', out);
 }
 
 static bool is_set(const struct key *k, const void *base)
@@ -76,7 +84,9 @@ static bool is_set(const struct key *k, const void *base)
 	case KEY_SOCKET:
 	case KEY_NAME:
 	case KEY_URL:
-		return text_of(k, base) != NULL;
+	case KEY_FILE:
+	case KEY_HOST:
+		return key_text(k, base) != NULL;
 	default:
 		return true;
 	}
@@ -105,16 +115,16 @@ static void value_print(const struct key *k, const void *base, FILE *out)
 		fputs(word_name(k, base), out);
 		break;
 	case KEY_SIGNALS:
-		fprintf(out, "[%s]", word_name(k, base));
+		signals_print(k, base, out);
 		break;
 	case KEY_LISTEN:
 		listen_print(base, out);
 		break;
 	case KEY_URL:
-		url_print(text_of(k, base), out);
+		url_print(key_text(k, base), out);
 		break;
 	default:
-		quoted_print(text_of(k, base), true, out);
+		quoted_print(key_text(k, base), true, out);
 	}
 }
 
@@ -130,9 +140,27 @@ static void pairs_print(const struct config_pair *pairs, size_t count, bool secr
 	}
 }
 
-static bool is_for(const struct key *k, enum exporter_type type)
+/* The keys of a section below an exporter. */
+static void subsection_print(const struct exporter_config *e, const char *section, FILE *out)
 {
-	return k->only == ONLY_ANY || (k->only == ONLY_OTLP) == (type == EXPORTER_OTLP);
+	for (size_t i = 0; i < config_key_count; i++) {
+		const struct key *k = &config_keys[i];
+		const char *name = key_name(k, section);
+		if (!name || !is_set(k, e))
+			continue;
+		fprintf(out, "\n      %s:", name);
+		value_print(k, e, out);
+	}
+}
+
+/* Whether an exporter has a use for a key. */
+static bool is_used(const struct key *k, const struct exporter_config *e)
+{
+	if (k->kind == KEY_LATER || !key_is_for(k, e->type))
+		return false;
+	if (k->kind == KEY_SECTION)
+		return url_is_https(e->endpoint);
+	return k->kind == KEY_PAIRS ? e->header_count > 0 : is_set(k, e);
 }
 
 static void exporter_print(const struct exporter_config *e, FILE *out)
@@ -142,14 +170,14 @@ static void exporter_print(const struct exporter_config *e, FILE *out)
 	for (size_t i = 0; i < config_key_count; i++) {
 		const struct key *k = &config_keys[i];
 		const char *name = key_name(k, "exporters[]");
-		if (!name || k->kind == KEY_LATER || !is_for(k, e->type))
-			continue;
-		if (k->kind == KEY_PAIRS && e->header_count == 0)
+		if (!name || !is_used(k, e))
 			continue;
 		fprintf(out, "%s%s:", lead, name);
 		lead = "    ";
 		if (k->kind == KEY_PAIRS)
 			pairs_print(e->headers, e->header_count, true, 6, out);
+		else if (k->kind == KEY_SECTION)
+			subsection_print(e, k->path, out);
 		else
 			value_print(k, e, out);
 		fputc('\n', out);
@@ -198,7 +226,7 @@ void config_print(const struct config *c, FILE *out)
 		const struct key *k = &config_keys[i];
 		if (k->kind == KEY_EXPORTERS)
 			exporters_print(c, out);
-		else if (k->kind == KEY_SECTION)
+		else if (k->kind == KEY_SECTION && !key_is_exporters(k))
 			section_print(c, k->path, out);
 	}
 }

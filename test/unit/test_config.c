@@ -252,6 +252,7 @@ static void printed_defaults_are_plain(void **state)
 	                          "  path: \"d\"\n"
 	                          "  size: 256MiB\n"
 	                          "  retention: 7d\n"
+	                          "  when_full: drop_oldest\n"
 	                          "capture:\n"
 	                          "  content: full\n"
 	                          "  max_value: 64KiB\n"
@@ -394,7 +395,8 @@ static void unknown_keys_get_a_hint(void **state)
 	         "1:10: ingest.max-frame: unknown key, did you mean 'max_frame'?"},
 		{"retention: 7d", "1:1: retention: unknown key, did you mean 'store.retention'?"},
 		{"store: {qwertz: 1}",
-	         "1:9: store.qwertz: unknown key, must be one of path, size, retention"},
+	         "1:9: store.qwertz: unknown key, must be one of path, size, retention, "
+	         "when_full"},
 		{"ingest.mode: 1", "1:1: ingest.mode: unknown key, must be one of service, ingest, "
 	                           "store, capture, spans, exporters, http"},
 		{"\"a\\e[31m\": 1",
@@ -402,7 +404,8 @@ static void unknown_keys_get_a_hint(void **state)
 	         "capture, spans, exporters, http"},
 		{"exporters: [{type: otlp, url: x}]",
 	         "1:26: exporters[0].url: unknown key, must be one of type, name, content, format, "
-	         "endpoint, protocol, headers, compression, timeout, signals"},
+	         "from, signals, endpoint, endpoint_is_whole, protocol, headers, compression, "
+	         "timeout, metrics_interval, tls"},
 	};
 
 	REFUSES_ALL(bad);
@@ -415,18 +418,6 @@ static void what_is_not_built_says_so(void **state)
 	         "1:9: prices: is not supported by this version, must be left out"},
 		{"capture: {redact: []}",
 	         "1:19: capture.redact: is not supported by this version, must be left out"},
-		{"exporters: [{type: otlp, tls: {ca_file: x}}]",
-	         "1:31: exporters[0].tls: is not supported by this version, must be left out"},
-		{"exporters: [{type: otlp, protocol: grpc}]",
-	         "1:36: exporters[0].protocol: 'grpc' is not supported by this version, must be "
-	         "http/protobuf"},
-		{"exporters: [{type: otlp, compression: gzip}]",
-	         "1:39: exporters[0].compression: 'gzip' is not supported by this version, must be "
-	         "none"},
-		{"exporters: [{type: otlp, signals: [traces, logs]}]",
-	         "1:44: exporters[0].signals: 'logs' is not supported by this version, must be a "
-	         "list "
-	         "of traces"},
 	};
 
 	REFUSES_ALL(bad);
@@ -435,7 +426,8 @@ static void what_is_not_built_says_so(void **state)
 static void exporters_are_checked(void **state)
 {
 #define URL_RULE                                                                                   \
-	" is not a base URL, must be a URL with a host, without query, like https://host:4318"
+	" is not a base URL, must be a URL with a host, without query, like https://host:4318, "   \
+	"or unix:///path"
 	static const struct bad bad[] = {
 		{"exporters: {type: otlp}",
 	         "1:12: exporters: is a mapping, must be a list of mappings, each with a type"},
@@ -457,7 +449,8 @@ static void exporters_are_checked(void **state)
 	         "1:32: exporters[0].name: 'a/b' is not a name, must be 1 to 63 letters, digits, "
 	         "'.', '_' or '-'"},
 		{"exporters: [{type: otlp, signals: []}]",
-	         "1:35: exporters[0].signals: is a list, must be a list of traces"},
+	         "1:35: exporters[0].signals: is a list, must be a list of traces, metrics or "
+	         "logs"},
 		{"exporters: [{type: otlp, headers: {'a b': c}}]",
 	         "1:43: exporters[0].headers.a b: is not the name of a header, must be letters, "
 	         "digits "
@@ -485,7 +478,7 @@ static void exporters_are_checked(void **state)
 		{"exporters: [{type: otlp, endpoint: 'http://a/?key=1'}]",
 	         "1:36: exporters[0].endpoint: 'http://a/?key=1' has a query or a fragment, must "
 	         "be a "
-	         "URL with a host, without query, like https://host:4318"},
+	         "URL with a host, without query, like https://host:4318, or unix:///path"},
 	};
 
 	REFUSES_ALL(bad);
