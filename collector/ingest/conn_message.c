@@ -1,4 +1,5 @@
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/caps.h"
 #include "core/encode.h"
@@ -10,7 +11,6 @@
 
 struct write {
 	uv_write_t req;
-	size_t len;
 	uint8_t bytes[REPLY_MAX];
 };
 
@@ -19,34 +19,38 @@ static void on_written(uv_write_t *req, int status)
 	free(req);
 }
 
-/* A client that doesn't read its answers loses them. */
-static void send_frame(struct conn *c, struct write *w)
+/* A client that doesn't read its answers loses them. One that does gets them at once, and so
+ * without memory of ours: it waits for them. */
+static void send_frame(struct conn *c, const uint8_t *bytes, size_t len)
 {
-	uv_buf_t b = uv_buf_init((char *)w->bytes, (unsigned)w->len);
-	bool refused = uv_stream_get_write_queue_size((uv_stream_t *)&c->pipe) > REPLIES_MAX;
+	uv_stream_t *to = (uv_stream_t *)&c->pipe;
+	uv_buf_t all = uv_buf_init((char *)(uintptr_t)bytes, (unsigned)len);
+	int sent = uv_try_write(to, &all, 1);
 
-	if (refused || uv_write(&w->req, (uv_stream_t *)&c->pipe, &b, 1, on_written) < 0)
+	if (sent == (int)len || uv_stream_get_write_queue_size(to) > REPLIES_MAX)
+		return;
+	struct write *w = malloc(sizeof(*w));
+	if (!w)
+		return;
+	size_t from = sent > 0 ? (size_t)sent : 0;
+	memcpy(w->bytes, bytes + from, len - from);
+	uv_buf_t rest = uv_buf_init((char *)w->bytes, (unsigned)(len - from));
+	if (uv_write(&w->req, to, &rest, 1, on_written) < 0)
 		free(w);
 }
 
 void conn_flushed(struct conn *c, uint64_t token)
 {
-	struct write *w = malloc(sizeof(*w));
+	uint8_t bytes[REPLY_MAX];
 
-	if (!w)
-		return;
-	w->len = reply_flushed(w->bytes, token);
-	send_frame(c, w);
+	send_frame(c, bytes, reply_flushed(bytes, token));
 }
 
 void conn_send_error(struct conn *c, const char *code, const char *message)
 {
-	struct write *w = malloc(sizeof(*w));
+	uint8_t bytes[REPLY_MAX];
 
-	if (!w)
-		return;
-	w->len = reply_error(w->bytes, code, message, c->frames.count);
-	send_frame(c, w);
+	send_frame(c, bytes, reply_error(bytes, code, message, c->frames.count));
 }
 
 void conn_tell(struct conn *c, enum refusal why)
