@@ -1,9 +1,11 @@
+#include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/log.h"
 #include "config.h"
 #include "daemon.h"
 
@@ -102,8 +104,11 @@ int main(int argc, char **argv)
 	int rc = parse(argc, argv, &command);
 	if (rc >= 0)
 		return rc;
-	if (config_load(&config, &command.flags, stderr) < 0)
-		return EXIT_USAGE;
+	rc = config_load(&config, &command.flags, stderr);
+	if (rc == -ENOMEM)
+		log_error("out of memory");
+	if (rc < 0)
+		return rc == -ENOMEM ? EXIT_FAILURE : EXIT_USAGE;
 	if (command.check) {
 		config_print(&config, stdout);
 		rc = fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
