@@ -20,7 +20,7 @@
 
 enum {
 	BUDGET_MS = 40,    // for the walk; what it has not come to by then is taken on trust
-	CPU_SECONDS = 2,   // for the child, in case LMDB runs in circles
+	CPU_SECONDS = 1,   // for the child, in case LMDB runs in circles
 	NEWEST_BLOCKS = 8, // whose checksums are verified: what a crash would have hit
 };
 
@@ -220,8 +220,10 @@ static enum verdict examine(const char *dir, int fd, uint64_t bytes, uint64_t ma
 	    mdb_env_set_mapsize(s.env, map_bytes) != 0)
 		return UNKNOWN;
 	int rc = mdb_env_open(s.env, dir, MDB_NOTLS | MDB_NOLOCK | MDB_RDONLY, 0);
+	if (rc == EACCES || rc == EMFILE || rc == ENFILE || rc == ENOMEM)
+		return UNKNOWN;
 	if (rc != 0)
-		return rc == EACCES || rc == EMFILE || rc == ENFILE ? UNKNOWN : CORRUPT;
+		return CORRUPT;
 	if (mdb_txn_begin(s.env, NULL, MDB_RDONLY, &w.txn) != 0)
 		return CORRUPT;
 	return walk_all(&w, &s, marked);
@@ -298,7 +300,7 @@ static int examine_in_child(const char *dir, int fd, uint64_t bytes, uint64_t ma
 	return verdict_error((enum verdict)WEXITSTATUS(status));
 }
 
-int verify(const char *dir, uint64_t map_bytes, bool marked, enum scrutiny scrutiny)
+static int look(const char *dir, uint64_t map_bytes, bool marked, enum scrutiny scrutiny)
 {
 	char path[PATH_MAX];
 	struct stat st;
@@ -320,6 +322,14 @@ int verify(const char *dir, uint64_t map_bytes, bool marked, enum scrutiny scrut
 		rc = examine_in_child(dir, fd, (uint64_t)st.st_size, map_bytes, marked, scrutiny);
 	close(fd);
 	return rc;
+}
+
+/* A read that failed, or memory that lacked, looks like a damaged file: but not twice. */
+int verify(const char *dir, uint64_t map_bytes, bool marked, enum scrutiny scrutiny)
+{
+	int rc = look(dir, map_bytes, marked, scrutiny);
+
+	return rc == ERR_CORRUPT ? look(dir, map_bytes, marked, scrutiny) : rc;
 }
 
 /* The first free name of data.mdb.bad-TIME, data.mdb.bad-TIME-1, … */
