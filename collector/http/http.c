@@ -314,6 +314,7 @@ static int time_to_wait(struct http *h, uint64_t now_ns)
 	return due_ns > now_ns ? (int)((due_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS) : 0;
 }
 
+enum { POLL_PAUSE_MS = 100 };
 enum { POLL_STOP, POLL_MHD, POLL_TCP, POLL_LOCAL, POLLS };
 
 static void *run(void *ctx)
@@ -329,7 +330,7 @@ static void *run(void *ctx)
 		short accepts = accept_time(h) <= now_ns ? POLLIN : 0;
 		fds[POLL_TCP].events = fds[POLL_LOCAL].events = accepts;
 		if (poll(fds, POLLS, time_to_wait(h, now_ns)) < 0 && errno != EINTR)
-			break;
+			poll(NULL, 0, POLL_PAUSE_MS); // out of memory, perhaps: that passes
 		if (fds[POLL_STOP].revents)
 			break;
 		now_ns = clock_mono_ns();
