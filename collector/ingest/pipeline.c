@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/list.h"
 #include "base/log.h"
+#include "core/otlp_metrics.h"
 #include "ingest/restore.h"
 #include "store/batch.h"
 #include "store/commit.h"
@@ -32,6 +33,8 @@ struct pipeline {
 	struct pipeline_options o;
 	struct runs *runs;
 	struct metrics metrics;
+	struct buf resource;  // that describes ourselves
+	uint64_t start_ns;    // when counting began
 	pthread_mutex_t lock; // metrics, reason
 	char reason[128];     // why the store takes nothing; empty: it does
 	struct batch batches[BATCHES];
@@ -378,6 +381,44 @@ static int start_runs(struct pipeline *p)
 	return rc < 0 ? rc : restore_runs(p->runs, p->o.store, now());
 }
 
+/* A random UUID: which of many collectors, and which start of it. */
+static void instance_id(char ret[37])
+{
+	uint8_t id[16];
+	char hex[32];
+
+	if (uv_random(NULL, NULL, id, sizeof(id), 0, NULL) < 0) {
+		uint64_t words[] = {clock_unix_ns(), clock_mono_ns()};
+		memcpy(id, words, sizeof(id));
+	}
+	id[6] = (uint8_t)((id[6] & 0x0f) | 0x40);
+	id[8] = (uint8_t)((id[8] & 0x3f) | 0x80);
+	hex_write(hex, id, sizeof(id));
+	snprintf(ret, 37, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16, hex + 20);
+}
+
+static int describe_ourselves(struct pipeline *p)
+{
+	const struct config *c = p->o.config;
+	size_t count = c->service_attribute_count;
+	struct resource_pair *extra = calloc(count + 2, sizeof(*extra));
+	char id[37];
+
+	if (!extra)
+		return -ENOMEM;
+	instance_id(id);
+	for (size_t i = 0; i < count; i++)
+		extra[i] = (struct resource_pair){str_of(c->service_attributes[i].key),
+		                                  str_of(c->service_attributes[i].value)};
+	extra[count] = (struct resource_pair){STR("service.version"), STR(SIDELIGHT_VERSION)};
+	extra[count + 1] = (struct resource_pair){STR("service.instance.id"), str_of(id)};
+	buf_init(&p->resource, MIB);
+	encode_resource(&p->resource, str_of(c->service_name ? c->service_name : "sidelight"),
+	                (struct str){0}, STR(SIDELIGHT_VERSION), extra, count + 2);
+	free(extra);
+	return buf_error(&p->resource);
+}
+
 static void on_closed(uv_handle_t *handle)
 {
 	struct pipeline *p = handle->data;
@@ -402,6 +443,7 @@ static void free_pipeline(struct pipeline *p)
 	close_handles(p);
 	runs_free(p->runs);
 	metrics_deinit(&p->metrics);
+	buf_deinit(&p->resource);
 	for (int i = 0; i < BATCHES; i++) {
 		batch_deinit(&p->batches[i]);
 		free(p->waiters[i].list);
@@ -425,7 +467,10 @@ int pipeline_start(struct pipeline **ret, const struct pipeline_options *options
 	for (int i = 0; i < BATCHES; i++)
 		batch_init(&p->batches[i]);
 	init_handles(p);
-	int rc = start_runs(p);
+	p->start_ns = clock_unix_ns();
+	int rc = describe_ourselves(p);
+	if (rc == 0)
+		rc = start_runs(p);
 	if (rc == 0)
 		rc = commit_start(p->o.store, on_worker_done, p);
 	if (rc < 0) {
@@ -522,11 +567,44 @@ void pipeline_unlock(struct pipeline *p)
 	pthread_mutex_unlock(&p->lock);
 }
 
-void pipeline_write_metrics(struct pipeline *p, struct buf *out)
+/* Writing takes long where there are many series, and the loop must not wait for it. */
+static struct metrics *copy_metrics(struct pipeline *p)
 {
 	pthread_mutex_lock(&p->lock);
-	metrics_write(&p->metrics, out);
+	struct metrics *copy = metrics_copy(&p->metrics);
 	pthread_mutex_unlock(&p->lock);
+	return copy;
+}
+
+void pipeline_write_metrics(struct pipeline *p, struct buf *out)
+{
+	struct metrics *copy = copy_metrics(p);
+
+	if (copy)
+		metrics_write(copy, out);
+	else
+		out->error = -ENOMEM;
+	free(copy);
+}
+
+size_t pipeline_write_otlp_metrics(struct pipeline *p, struct buf *out)
+{
+	struct metrics *copy = copy_metrics(p);
+	struct otlp_report report = {
+		.resource = {(char *)p->resource.data, p->resource.len},
+		.start_ns = p->start_ns,
+		.time_ns = clock_unix_ns(),
+		.metrics = copy,
+		.stats = p->o.stats,
+	};
+	size_t points = 0;
+
+	if (copy)
+		points = otlp_metrics_request(out, &report);
+	else
+		out->error = -ENOMEM;
+	free(copy);
+	return points;
 }
 
 bool pipeline_is_ready(struct pipeline *p, char *reason, unsigned size)

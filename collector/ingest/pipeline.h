@@ -70,8 +70,12 @@ bool pipeline_is_awaited(const struct pipeline *p);
 void pipeline_lock(struct pipeline *p);
 void pipeline_unlock(struct pipeline *p);
 
-/** Appends the four request metrics. Any thread. */
+/** Appends what the agents did, as Prometheus text. Any thread. */
 void pipeline_write_metrics(struct pipeline *p, struct buf *out);
+
+/** Writes all that /metrics tells as an ExportMetricsServiceRequest into out (cleared first), in
+ * the name of the configured service. Returns how many data points it has. Any thread. */
+size_t pipeline_write_otlp_metrics(struct pipeline *p, struct buf *out);
 
 /** Whether the store takes events; else why not. Any thread. */
 bool pipeline_is_ready(struct pipeline *p, char *reason, unsigned size);
