@@ -160,9 +160,16 @@ static uint64_t expired_before(const struct write *w)
 	return retention != 0 && w->now_ns > retention ? w->now_ns - retention : 0;
 }
 
+/* What the wall clock said when the store was opened, and what has passed since: a wall clock that
+ * is set ages nothing that is stored, and keeps nothing longer. */
+static uint64_t steady_unix_ns(const struct store *s)
+{
+	return s->opened_unix_ns + (clock_mono_ns() - s->opened_mono_ns);
+}
+
 static int write_begin(struct write *w, struct store *s)
 {
-	*w = (struct write){.s = s, .now_ns = clock_unix_ns()};
+	*w = (struct write){.s = s, .now_ns = steady_unix_ns(s)};
 	for (unsigned i = 0; i < LOGS; i++)
 		w->next[i] = atomic_load(&s->logs[i].next);
 	return mdb_txn_begin(s->env, NULL, 0, &w->txn);

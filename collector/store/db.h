@@ -53,6 +53,7 @@ struct store {
 	MDB_dbi meta, open, cursors;
 	struct log logs[LOGS];
 	uint64_t page_bytes, limit_pages, retention_ns;
+	uint64_t opened_unix_ns, opened_mono_ns;
 	struct stats *stats, unwatched; // the second one when nobody gave the first
 	int lock_fd;                    // -1: read_only
 	bool preallocated;

@@ -361,6 +361,8 @@ static struct store *store_new(const struct store_options *o)
 		return NULL;
 	s->lock_fd = -1;
 	s->stats = o->stats ? o->stats : &s->unwatched;
+	s->opened_unix_ns = clock_unix_ns();
+	s->opened_mono_ns = clock_mono_ns();
 	s->retention_ns = o->retention_ns;
 	pthread_mutex_init(&s->readers_lock, NULL);
 	pthread_mutex_init(&s->lock, NULL);
