@@ -10,13 +10,6 @@
 
 #define DEFAULT_FILE "/etc/sidelight/sidelight.yaml"
 
-/* A variable that is set and not empty, or NULL. */
-static const char *env_text(const char *name)
-{
-	const char *value = getenv(name);
-	return value && *value ? value : NULL;
-}
-
 /* The file to read, and who named it; NULL: none. */
 static const char *find_file(const struct config_flags *flags, const char **ret_who)
 {
@@ -131,6 +124,15 @@ static void set_places(struct config *c, struct faults *f)
 		f->no_memory = f->no_memory || f->count == 0;
 }
 
+/* A file that names exporters, be it none, wins over the variables. */
+static void set_exporters(struct config *c, struct faults *f)
+{
+	if (c->exporters)
+		c->unused_variable = config_otel_asks();
+	else
+		config_read_otel_exporters(c, f);
+}
+
 int config_load(struct config *ret, const struct config_flags *flags, FILE *errors)
 {
 	struct config c = {0};
@@ -139,7 +141,9 @@ int config_load(struct config *ret, const struct config_flags *flags, FILE *erro
 	if (keys_default(false, &c) != 0)
 		f.no_memory = true;
 	read_file(&c, flags, &f);
+	config_read_otel_resource(&c, &f);
 	read_overrides(&c, flags, &f);
+	set_exporters(&c, &f);
 	set_places(&c, &f);
 	if (f.count > CONFIG_FAULTS_MAX)
 		fprintf(errors, "%s: and %zu more\n", f.file ? f.file : "config",
@@ -154,7 +158,7 @@ int config_load(struct config *ret, const struct config_flags *flags, FILE *erro
 	return f.count > 0 ? -EINVAL : 0;
 }
 
-static void free_pairs(struct config_pair *pairs, size_t count)
+void config_free_pairs(struct config_pair *pairs, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
 		free(pairs[i].key);
@@ -173,10 +177,10 @@ void config_free(struct config *c)
 		free(e->tls.cert_file);
 		free(e->tls.key_file);
 		free(e->tls.server_name);
-		free_pairs(e->headers, e->header_count);
+		config_free_pairs(e->headers, e->header_count);
 	}
 	free(c->exporters);
-	free_pairs(c->service_attributes, c->service_attribute_count);
+	config_free_pairs(c->service_attributes, c->service_attribute_count);
 	free(c->file);
 	free(c->service_name);
 	free(c->socket);

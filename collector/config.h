@@ -87,6 +87,7 @@ struct config {
 	// exporters
 	struct exporter_config *exporters;
 	size_t exporter_count;
+	const char *unused_variable; // static: an OTEL_* one that the file's exporters win over
 	// http
 	char *http_host;    // a literal loopback address unless the user chose otherwise
 	uint16_t http_port; // 0: any free one

@@ -7,6 +7,12 @@
 
 #define NAME_FIRST "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_"
 
+const char *env_text(const char *name)
+{
+	const char *value = getenv(name);
+	return value && *value ? value : NULL;
+}
+
 struct reference {
 	char name[128];
 	const char *fallback; // NULL: none

@@ -181,6 +181,26 @@ MUST_CHECK int exporter_finish(struct exporter_config *e);
 /** Replaces ${env:NAME}, ${env:NAME:-default} and $$; malloc'd. NULL after a fault. */
 char *config_expand(const char *text, const struct place *at, struct faults *f);
 
+/** A variable that is set and not empty, or NULL. */
+const char *env_text(const char *name);
+
+enum list_kind { LIST_HEADERS, LIST_ATTRIBUTES };
+
+/** Reads "name=value,name=value" with %XX for bytes, as variables have it; the first fault ends it.
+ * *ret is malloc'd, whatever happens; config_free_pairs(). No part of a value is ever shown. */
+void config_read_list(const char *text, enum list_kind kind, const struct place *at,
+                      struct faults *f, struct config_pair **ret, size_t *ret_count);
+void config_free_pairs(struct config_pair *pairs, size_t count);
+
+/** A variable of OpenTelemetry's that asks for an exporter, or NULL. */
+const char *config_otel_asks(void);
+
+/** The exporters that OpenTelemetry's variables ask for; the config has none. */
+void config_read_otel_exporters(struct config *c, struct faults *f);
+
+/** OTEL_RESOURCE_ATTRIBUTES. */
+void config_read_otel_resource(struct config *c, struct faults *f);
+
 /** The default places for a user; malloc'd, NULL when out of memory. */
 char *config_default_socket(uid_t uid);
 char *config_default_data_dir(uid_t uid);

@@ -186,6 +186,9 @@ static void exporter_print(const struct exporter_config *e, FILE *out)
 
 static void exporters_print(const struct config *c, FILE *out)
 {
+	if (c->unused_variable)
+		fprintf(out, "# %s is set and not used: the file has exporters\n",
+		        c->unused_variable);
 	fputs(c->exporter_count > 0 ? "exporters:\n" : "exporters: []\n", out);
 	for (size_t i = 0; i < c->exporter_count; i++)
 		exporter_print(&c->exporters[i], out);

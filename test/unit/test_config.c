@@ -82,16 +82,20 @@ static char *print(const struct config *c)
 
 static void clear_env(void)
 {
-	static const char *const names[] = {"SIDELIGHT_SOCKET",
-	                                    "SIDELIGHT_DATA",
-	                                    "SIDELIGHT_CONFIG",
-	                                    "OTEL_SERVICE_NAME",
-	                                    "XDG_RUNTIME_DIR",
-	                                    "XDG_STATE_HOME",
-	                                    "T"};
+	static const char *const prefixes[] = {"SIDELIGHT_", "OTEL_", "XDG_", "T="};
+	bool again = true;
 
-	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
-		unsetenv(names[i]);
+	while (again) {
+		again = false;
+		for (char **v = environ; *v && !again; v++) {
+			for (size_t i = 0; i < sizeof(prefixes) / sizeof(*prefixes); i++)
+				again = again || strncmp(*v, prefixes[i], strlen(prefixes[i])) == 0;
+			char *name = again ? strndup(*v, strcspn(*v, "=")) : NULL;
+			if (name)
+				unsetenv(name);
+			free(name);
+		}
+	}
 }
 
 static int setup(void **state)
@@ -125,6 +129,7 @@ static void empty_file_gives_defaults(void **state)
 		assert_int_equal(c->max_frame, 4 * MIB);
 		assert_int_equal(c->max_connections, 1024);
 		assert_int_equal(c->store_bytes, 256 * MIB);
+		assert_int_equal(c->when_full, WHEN_FULL_DROP_OLDEST);
 		assert_int_equal(c->retention_ns, 7 * 24 * 3600 * 1000000000ull);
 		assert_true(c->content);
 		assert_int_equal(c->max_value, 64 * KIB);
@@ -144,16 +149,20 @@ static const char full[] =
 	"\"$$5\\t\"}}\n"
 	"ingest: {socket: /x/a.sock, mode: \"0660\", group: agents, max_frame: 1GiB, "
 	"max_connections: 1}\n"
-	"store: {path: /x/data, size: 16777216, retention: 36h}\n"
+	"store: {path: /x/data, size: 16777216, retention: 36h, when_full: refuse_newest}\n"
 	"capture: {content: none, max_value: 512B}\n"
 	"spans: {convention: both}\n"
 	"exporters:\n"
-	"  - {type: console, format: json, content: false}\n"
+	"  - {type: console, format: json, content: false, from: beginning}\n"
 	"  - {type: otlp}\n"
 	"  - {type: otlp, name: otlp-3, endpoint: 'https://me:pass@[::1]:443/a', content: true,\n"
 	"     protocol: http/protobuf, compression: none, timeout: 1500ms, signals: [traces],\n"
 	"     headers: {Authorization: 'Bearer secret', X-Scope: \"\"}}\n"
-	"  - {type: otlp}\n"
+	"  - {type: otlp, protocol: grpc, signals: [logs, metrics], metrics_interval: 90s}\n"
+	"  - {type: otlp, protocol: http/json, endpoint: 'unix:///run/otlp.sock'}\n"
+	"  - {type: otlp, endpoint: 'https://a/in', endpoint_is_whole: true, compression: gzip,\n"
+	"     tls: {ca_file: ca.pem, cert_file: ./cert.pem, key_file: key.pem, server_name: b.c,\n"
+	"     min_version: \"1.3\"}}\n"
 	"http: {listen: '[::1]:0'}\n";
 
 static void every_key_is_read(void **state)
@@ -177,6 +186,7 @@ static void every_key_is_read(void **state)
 	assert_false(c->data_dir_is_ours);
 	assert_int_equal(c->store_bytes, 16 * MIB);
 	assert_int_equal(c->retention_ns, 36 * 3600 * 1000000000ull);
+	assert_int_equal(c->when_full, WHEN_FULL_REFUSE_NEWEST);
 	assert_false(c->content);
 	assert_int_equal(c->max_value, 512);
 	assert_int_equal(c->convention, CONVENTION_BOTH);
@@ -190,16 +200,26 @@ static void exporters_get_the_defaults_of_their_type_and_a_name(void **state)
 	struct loaded l = load_good(full);
 	const struct exporter_config *e = l.config.exporters;
 
-	assert_int_equal(l.config.exporter_count, 4);
+	assert_int_equal(l.config.exporter_count, 6);
 	assert_int_equal(e[0].type, EXPORTER_CONSOLE);
 	assert_int_equal(e[0].format, CONSOLE_JSON);
 	assert_string_equal(e[0].name, "console");
 	assert_false(e[0].content);
+	assert_true(e[0].from_beginning);
+	assert_int_equal(e[0].signals, 1 << SIGNAL_TRACES);
+	assert_null(e[0].endpoint);
 	assert_int_equal(e[1].type, EXPORTER_OTLP);
 	assert_string_equal(e[1].name, "otlp");
 	assert_string_equal(e[1].endpoint, "http://localhost:4318");
 	assert_int_equal(e[1].timeout_ns, 10000000000);
 	assert_false(e[1].content);
+	assert_false(e[1].from_beginning);
+	assert_false(e[1].endpoint_is_whole);
+	assert_int_equal(e[1].protocol, OTLP_HTTP_PROTOBUF);
+	assert_int_equal(e[1].compression, COMPRESSION_NONE);
+	assert_int_equal(e[1].signals, 1 << SIGNAL_TRACES);
+	assert_int_equal(e[1].interval_ns, 60000000000);
+	assert_int_equal(e[1].tls.min_version, TLS_1_2);
 	assert_string_equal(e[2].endpoint, "https://me:pass@[::1]:443/a");
 	assert_int_equal(e[2].timeout_ns, 1500000000);
 	assert_true(e[2].content);
@@ -208,6 +228,19 @@ static void exporters_get_the_defaults_of_their_type_and_a_name(void **state)
 	assert_string_equal(e[2].headers[0].value, "Bearer secret");
 	assert_string_equal(e[2].headers[1].value, "");
 	assert_string_equal(e[3].name, "otlp-2");
+	assert_int_equal(e[3].protocol, OTLP_GRPC);
+	assert_string_equal(e[3].endpoint, "http://localhost:4317");
+	assert_int_equal(e[3].signals, 1 << SIGNAL_LOGS | 1 << SIGNAL_METRICS);
+	assert_int_equal(e[3].interval_ns, 90000000000);
+	assert_int_equal(e[4].protocol, OTLP_HTTP_JSON);
+	assert_string_equal(e[4].endpoint, "unix:///run/otlp.sock");
+	assert_true(e[5].endpoint_is_whole);
+	assert_int_equal(e[5].compression, COMPRESSION_GZIP);
+	assert_string_equal(e[5].tls.ca_file, "ca.pem");
+	assert_string_equal(e[5].tls.cert_file, "./cert.pem");
+	assert_string_equal(e[5].tls.key_file, "key.pem");
+	assert_string_equal(e[5].tls.server_name, "b.c");
+	assert_int_equal(e[5].tls.min_version, TLS_1_3);
 	unload(&l);
 	l = load_good("exporters: [{type: console}, {type: otlp, name: otlp-2}, {type: otlp}]");
 	assert_true(l.config.exporters[0].content);
@@ -228,6 +261,17 @@ static void printed_configuration_reads_back(void **state)
 	assert_non_null(strstr(once, "\"a b\": \"$$5\\t\"\n"));
 	assert_non_null(strstr(once, "retention: 36h\n"));
 	assert_non_null(strstr(once, "size: 16MiB\n"));
+	assert_non_null(strstr(once, "when_full: refuse_newest\n"));
+	assert_non_null(strstr(once, "signals: [metrics, logs]\n"));
+	assert_non_null(strstr(once, "from: beginning\n"));
+	assert_non_null(strstr(once, "endpoint: \"unix:///run/otlp.sock\"\n"));
+	assert_non_null(strstr(once, "endpoint_is_whole: true\n"));
+	assert_non_null(strstr(once, "    tls:\n"
+	                             "      ca_file: \"ca.pem\"\n"
+	                             "      cert_file: \"./cert.pem\"\n"
+	                             "      key_file: \"key.pem\"\n"
+	                             "      server_name: \"b.c\"\n"
+	                             "      min_version: 1.3\n"));
 	unload(&l);
 	l = load_good(once);
 	twice = print(&l.config);
@@ -484,6 +528,129 @@ static void exporters_are_checked(void **state)
 	REFUSES_ALL(bad);
 }
 
+static void what_contradicts_itself_is_refused(void **state)
+{
+#define OTLP(...) "exporters:\n- type: otlp\n  " __VA_ARGS__
+#define HTTPS "endpoint: https://a\n  "
+#define FILE_RULE ", must be a PEM file that can be read"
+	static const struct bad bad[] = {
+		{OTLP("tls: {ca_file: ca.pem}"),
+	         "3:8: exporters[0].tls: is for an https:// endpoint only, must be left out"},
+		{OTLP("endpoint: http://a\n  tls: {min_version: 1.3}"),
+	         "4:8: exporters[0].tls: is for an https:// endpoint only, must be left out"},
+		{OTLP("endpoint: unix:///a\n  tls: {server_name: a}"),
+	         "4:8: exporters[0].tls: is for an https:// endpoint only, must be left out"},
+		{OTLP(HTTPS "tls: {cert_file: cert.pem}"),
+	         "4:20: exporters[0].tls.cert_file: has no key_file beside it, must be both or "
+	         "none"},
+		{OTLP(HTTPS "tls: {key_file: key.pem}"),
+	         "4:19: exporters[0].tls.key_file: has no cert_file beside it, must be both or "
+	         "none"},
+		{OTLP(HTTPS "tls: {ca_file: none.pem}"),
+	         "4:18: exporters[0].tls.ca_file: 'none.pem' does not exist" FILE_RULE},
+		{OTLP(HTTPS "tls: {ca_file: '${env:T:-none.pem}'}"),
+	         "4:18: exporters[0].tls.ca_file: '${env:T:-none.pem}' does not exist" FILE_RULE},
+		{OTLP(HTTPS "tls: {ca_file: .}"),
+	         "4:18: exporters[0].tls.ca_file: '.' is not a plain file" FILE_RULE},
+		{OTLP(HTTPS "tls: {ca_file: empty.pem}"),
+	         "4:18: exporters[0].tls.ca_file: 'empty.pem' is an empty file" FILE_RULE},
+		{OTLP(HTTPS "tls: {ca_file: ''}"),
+	         "4:18: exporters[0].tls.ca_file: '' is empty" FILE_RULE},
+		{OTLP(HTTPS "tls: {server_name: 'a:1'}"),
+	         "4:22: exporters[0].tls.server_name: 'a:1' is not a host's name, must be a "
+	         "host's name like otlp.example.com"},
+		{OTLP(HTTPS "tls: {min_version: 1.1}"),
+	         "4:22: exporters[0].tls.min_version: '1.1' is not known, must be 1.2 or 1.3"},
+		{OTLP(HTTPS "tls: {cafile: ca.pem}"),
+	         "4:9: exporters[0].tls.cafile: unknown key, did you mean 'ca_file'?"},
+		{OTLP(HTTPS "ca_file: ca.pem"), "4:3: exporters[0].ca_file: unknown key, did you "
+	                                        "mean 'exporters[].tls.ca_file'?"},
+		{OTLP("tls: on"), "3:8: exporters[0].tls: is text, must be a mapping"},
+		{"exporters: [{type: console, tls: {ca_file: ca.pem}}]",
+	         "1:29: exporters[0].tls: is for type otlp only, must be left out"},
+		{OTLP("protocol: grpc\n  endpoint: http://a/v1"),
+	         "4:13: exporters[0].endpoint: has a path, must have none with protocol grpc"},
+		{OTLP("protocol: grpc\n  endpoint_is_whole: true"),
+	         "4:22: exporters[0].endpoint_is_whole: is for an http:// or https:// endpoint "
+	         "without grpc, must be left out"},
+		{OTLP("endpoint: unix:///a\n  endpoint_is_whole: true"),
+	         "4:22: exporters[0].endpoint_is_whole: is for an http:// or https:// endpoint "
+	         "without grpc, must be left out"},
+		{OTLP("signals: [traces, logs]\n  endpoint_is_whole: true"),
+	         "4:22: exporters[0].endpoint_is_whole: is for one signal, must be left out where "
+	         "there are more"},
+		{OTLP("endpoint: unix://a"), "3:13: exporters[0].endpoint: 'unix://a'" URL_RULE},
+		{OTLP("endpoint: unix:///a/"),
+	         "3:13: exporters[0].endpoint: 'unix:///a/'" URL_RULE},
+		{OTLP("signals: [logs, logs]"),
+	         "3:19: exporters[0].signals: 'logs' is there twice, must be a list of traces, "
+	         "metrics or logs"},
+		{OTLP("signals: [profiles]"),
+	         "3:13: exporters[0].signals: 'profiles' is not known, must be a list of traces, "
+	         "metrics or logs"},
+		{OTLP("metrics_interval: 999ms"),
+	         "3:21: exporters[0].metrics_interval: '999ms' is too small, must be a duration "
+	         "from 1s to 1h, like 60s"},
+		{OTLP("from: start"),
+	         "3:9: exporters[0].from: 'start' is not known, must be end or beginning"},
+		{OTLP("headers: {Grpc-Timeout: 1S}"),
+	         "3:27: exporters[0].headers.Grpc-Timeout: is a name that belongs to gRPC, must "
+	         "not begin with grpc-"},
+		{OTLP("headers: {Content-type: a}"),
+	         "3:27: exporters[0].headers.Content-type: is a header that the exporter sets "
+	         "itself, must be left out"},
+		{OTLP("headers: {a: b, A: b}"),
+	         "3:22: exporters[0].headers.A: is there as 'a' already, must be unique"},
+		{"store: {when_full: block}",
+	         "1:20: store.when_full: 'block' is not known, must be "
+	         "drop_oldest or refuse_newest"},
+	};
+
+	REFUSES_ALL(bad);
+	struct loaded l = load_good(OTLP("endpoint: http://a\n  tls:\n  signals: [logs]"));
+	unload(&l);
+}
+
+/* Each is an exporter that differs from the first one in one key. */
+static void exporters_are_equal_in_all_keys_or_not(void **state)
+{
+#define SAME(x)                                                                                    \
+	"exporters:\n"                                                                             \
+	"- {type: otlp, name: a, endpoint: 'https://a'}\n"                                         \
+	"- {type: otlp, name: b, endpoint: 'https://a', " x "}\n"
+	static const char *const differ[] = {
+		SAME("from: beginning"),        SAME("signals: [logs]"),
+		SAME("content: true"),          SAME("endpoint_is_whole: true"),
+		SAME("protocol: grpc"),         SAME("headers: {a: b}"),
+		SAME("compression: gzip"),      SAME("timeout: 1s"),
+		SAME("metrics_interval: 1s"),   SAME("tls: {ca_file: ca.pem}"),
+		SAME("tls: {server_name: b}"),  SAME("tls: {cert_file: ca.pem, key_file: ca.pem}"),
+		SAME("tls: {min_version: 1.3}")};
+	struct loaded l = load_good(SAME("timeout: 10s, headers: {}, tls: {min_version: 1.2}"));
+	struct exporter_config *e = l.config.exporters;
+
+	assert_false(exporter_config_equal(&e[0], &e[1]));
+	e[1].name[0] = 'a';
+	assert_true(exporter_config_equal(&e[0], &e[1]));
+	e[1].type = EXPORTER_CONSOLE;
+	assert_false(exporter_config_equal(&e[0], &e[1]));
+	unload(&l);
+	for (size_t i = 0; i < sizeof(differ) / sizeof(*differ); i++) {
+		l = load_good(differ[i]);
+		e = l.config.exporters;
+		e[1].name[0] = 'a';
+		assert_false(exporter_config_equal(&e[0], &e[1]));
+		assert_true(exporter_config_equal(&e[1], &e[1]));
+		unload(&l);
+	}
+	l = load_good("exporters:\n- {type: otlp, headers: {a: b}}\n"
+	              "- {type: otlp, name: otlp-, headers: {a: c}}\n");
+	e = l.config.exporters;
+	e[1].name[4] = '\0';
+	assert_false(exporter_config_equal(&e[0], &e[1]));
+	unload(&l);
+}
+
 static void more_than_one_plain_document_is_refused(void **state)
 {
 	static const struct bad bad[] = {
@@ -579,6 +746,336 @@ static void variables_that_fail_say_where(void **state)
 
 	setenv("T", "secret", 1);
 	REFUSES_ALL(bad);
+}
+
+/* --- OpenTelemetry's variables --- */
+
+#define OTLP_ "OTEL_EXPORTER_OTLP_"
+#define HERE OTLP_ "ENDPOINT=http://c:4318"
+
+/* One exporter in a line; what has its default is left out. */
+static void tell(const struct exporter_config *e, FILE *out)
+{
+	static const char *const protocols[] = {"http/protobuf", "http/json", "grpc"};
+	static const char *const names[] = {
+		[SIGNAL_TRACES] = "traces", [SIGNAL_METRICS] = "metrics", [SIGNAL_LOGS] = "logs"};
+
+	fprintf(out, "%s:", e->name);
+	for (unsigned i = 0; i < SIGNAL_COUNT; i++) {
+		if (e->signals & 1u << i)
+			fprintf(out, " %s", names[i]);
+	}
+	if (e->type == EXPORTER_CONSOLE) {
+		fprintf(out, "%s\n", e->content ? " content" : "");
+		return;
+	}
+	fprintf(out, " %s %s%s%s", protocols[e->protocol], e->endpoint,
+	        e->endpoint_is_whole ? "!" : "", e->content ? " content" : "");
+	if (e->compression == COMPRESSION_GZIP)
+		fputs(" gzip", out);
+	if (e->timeout_ns != 10000000000)
+		fprintf(out, " %llums", (unsigned long long)e->timeout_ns / 1000000);
+	if (e->interval_ns != 60000000000)
+		fprintf(out, " every %llums", (unsigned long long)e->interval_ns / 1000000);
+	for (size_t i = 0; i < e->header_count; i++)
+		fprintf(out, " %s=%s", e->headers[i].key, e->headers[i].value);
+	if (e->tls.ca_file)
+		fprintf(out, " ca:%s", e->tls.ca_file);
+	if (e->tls.cert_file)
+		fprintf(out, " cert:%s key:%s", e->tls.cert_file, e->tls.key_file);
+	fputc('\n', out);
+}
+
+/* Loads with these variables ("A=b|C=d") and without a file's exporters. */
+static struct loaded load_env(const char *vars, const char *yaml)
+{
+	char copy[512], *rest = copy, *one;
+
+	clear_env();
+	snprintf(copy, sizeof(copy), "%s", vars);
+	while ((one = strsep(&rest, "|"))) {
+		char *value = strchr(one, '=');
+		assert_non_null(value);
+		*value = '\0';
+		setenv(one, value + 1, 1);
+	}
+	return load(yaml);
+}
+
+struct vector {
+	const char *vars, *exporters;
+};
+
+static void the_environment_makes_exporters(void **state)
+{
+#define ALL(rest)                                                                                  \
+	"otlp: traces " rest "\notlp-metrics: metrics " rest "\notlp-logs: logs " rest "\n"
+	static const struct vector vectors[] = {
+		{"OTEL_SERVICE_NAME=a", ""},
+		{OTLP_ "ENDPOINT=", ""},
+		{OTLP_ "PROTOCOL=grpc|" OTLP_ "HEADERS=a=b", ""},
+		{HERE, ALL("http/protobuf http://c:4318")},
+		{OTLP_ "ENDPOINT=http://c:4318/base/", ALL("http/protobuf http://c:4318/base/")},
+		{OTLP_ "ENDPOINT=unix:///run/c.sock", ALL("http/protobuf unix:///run/c.sock")},
+		{HERE "|" OTLP_ "PROTOCOL=HTTP/JSON", ALL("http/json http://c:4318")},
+		{HERE "|" OTLP_ "PROTOCOL=GRPC", ALL("grpc http://c:4318")},
+		// a signal's own endpoint is used as it is, and alone asks for that signal only
+		{OTLP_ "TRACES_ENDPOINT=http://c:4318",
+	         "otlp: traces http/protobuf http://c:4318!\n"},
+		{OTLP_ "LOGS_ENDPOINT=http://c/in", "otlp-logs: logs http/protobuf http://c/in!\n"},
+		{OTLP_ "TRACES_ENDPOINT=unix:///c", "otlp: traces http/protobuf unix:///c\n"},
+		{HERE "|" OTLP_ "METRICS_ENDPOINT=http://m/x",
+	         "otlp: traces http/protobuf http://c:4318\n"
+	         "otlp-metrics: metrics http/protobuf http://m/x!\n"
+	         "otlp-logs: logs http/protobuf http://c:4318\n"},
+		{OTLP_ "TRACES_ENDPOINT=http://c:4317|" OTLP_ "TRACES_PROTOCOL=grpc",
+	         "otlp: traces grpc http://c:4317\n"},
+		// gRPC's may have no scheme: the scheme decides, then INSECURE
+		{OTLP_ "TRACES_ENDPOINT=c:4317|" OTLP_ "PROTOCOL=grpc",
+	         "otlp: traces grpc https://c:4317\n"},
+		{OTLP_ "TRACES_ENDPOINT=c:4317|" OTLP_ "PROTOCOL=grpc|" OTLP_ "INSECURE=False",
+	         "otlp: traces grpc https://c:4317\n"},
+		{OTLP_ "TRACES_ENDPOINT=c:4317|" OTLP_ "PROTOCOL=grpc|" OTLP_ "INSECURE=TRUE",
+	         "otlp: traces grpc http://c:4317\n"},
+		{OTLP_ "TRACES_ENDPOINT=https://c:1|" OTLP_ "PROTOCOL=grpc|" OTLP_ "INSECURE=true",
+	         "otlp: traces grpc https://c:1\n"},
+		{OTLP_ "ENDPOINT=c:1|" OTLP_ "PROTOCOL=grpc|" OTLP_ "LOGS_INSECURE=true",
+	         "otlp: traces grpc https://c:1\notlp-metrics: metrics grpc https://c:1\n"
+	         "otlp-logs: logs grpc http://c:1\n"},
+		// which signals
+		{"OTEL_TRACES_EXPORTER=otlp", "otlp: traces http/protobuf http://localhost:4318\n"},
+		{"OTEL_LOGS_EXPORTER=OTLP|" OTLP_ "PROTOCOL=grpc",
+	         "otlp-logs: logs grpc http://localhost:4317\n"},
+		{"OTEL_TRACES_EXPORTER=console", "console: traces content\n"},
+		{"OTEL_TRACES_EXPORTER=none", ""},
+		{HERE "|OTEL_TRACES_EXPORTER=none|OTEL_METRICS_EXPORTER=None",
+	         "otlp-logs: logs http/protobuf http://c:4318\n"},
+		{HERE "|OTEL_TRACES_EXPORTER=console|OTEL_METRICS_EXPORTER=none",
+	         "console: traces content\notlp-logs: logs http/protobuf http://c:4318\n"},
+		{HERE "|OTEL_SDK_DISABLED=True", ""},
+		{HERE "|OTEL_SDK_DISABLED=false|OTEL_METRICS_EXPORTER=none|OTEL_LOGS_EXPORTER=none",
+	         "otlp: traces http/protobuf http://c:4318\n"},
+		// a signal's own value wins, whole
+		{OTLP_ "TRACES_ENDPOINT=http://c/|" OTLP_ "COMPRESSION=GZip|" OTLP_ "TIMEOUT=1500",
+	         "otlp: traces http/protobuf http://c/! gzip 1500ms\n"},
+		{OTLP_ "TRACES_ENDPOINT=http://c/|" OTLP_ "COMPRESSION=gzip|" OTLP_
+	               "TRACES_COMPRESSION=none|" OTLP_ "TIMEOUT=1|" OTLP_ "TRACES_TIMEOUT=2",
+	         "otlp: traces http/protobuf http://c/! 2ms\n"},
+		{OTLP_ "TRACES_ENDPOINT=http://c/|" OTLP_ "HEADERS=a=b|" OTLP_
+	               "TRACES_HEADERS= api-key = x%2Cy%20=z , Authorization=Basic a==",
+	         "otlp: traces http/protobuf http://c/! api-key=x,y =z Authorization=Basic a==\n"},
+		{OTLP_ "TRACES_ENDPOINT=http://c/|" OTLP_ "HEADERS=a=|" OTLP_ "LOGS_HEADERS=b=c",
+	         "otlp: traces http/protobuf http://c/! a=\n"},
+		{OTLP_ "METRICS_ENDPOINT=http://c/|OTEL_METRIC_EXPORT_INTERVAL=5000",
+	         "otlp-metrics: metrics http/protobuf http://c/! every 5000ms\n"},
+		{OTLP_ "TRACES_ENDPOINT=http://c/|OTEL_METRIC_EXPORT_INTERVAL=5000",
+	         "otlp: traces http/protobuf http://c/!\n"},
+		{OTLP_ "ENDPOINT=https://c|" OTLP_ "CERTIFICATE=ca.pem|" OTLP_
+	               "CLIENT_CERTIFICATE=cert.pem|" OTLP_ "CLIENT_KEY=key.pem",
+	         ALL("http/protobuf https://c ca:ca.pem cert:cert.pem key:key.pem")},
+		{OTLP_ "TRACES_ENDPOINT=https://c|" OTLP_ "CERTIFICATE=none.pem|" OTLP_
+	               "TRACES_CERTIFICATE=ca.pem",
+	         "otlp: traces http/protobuf https://c! ca:ca.pem\n"},
+		// what is for all is not for the one that has its own, plain endpoint
+		{OTLP_ "ENDPOINT=https://c|" OTLP_ "CERTIFICATE=ca.pem|" OTLP_
+	               "LOGS_ENDPOINT=http://l|OTEL_METRICS_EXPORTER=none",
+	         "otlp: traces http/protobuf https://c ca:ca.pem\n"
+	         "otlp-logs: logs http/protobuf http://l!\n"},
+	};
+
+	for (size_t i = 0; i < sizeof(vectors) / sizeof(*vectors); i++) {
+		struct loaded l = load_env(vectors[i].vars, "exporters: # none\n");
+		char *told = NULL;
+		size_t len;
+		assert_string_equal(l.errors, "");
+		FILE *out = open_memstream(&told, &len);
+		assert_non_null(out);
+		for (size_t e = 0; e < l.config.exporter_count; e++)
+			tell(&l.config.exporters[e], out);
+		(void)fclose(out);
+		assert_string_equal(told, vectors[i].exporters);
+		// and it reads back as the file's
+		char *once = print(&l.config);
+		unload(&l);
+		clear_env();
+		l = load_good(once);
+		char *twice = print(&l.config);
+		assert_string_equal(once, twice);
+		unload(&l);
+		free(told);
+		free(once);
+		free(twice);
+	}
+}
+
+static void variables_at_fault_are_named(void **state)
+{
+#define TRACES OTLP_ "TRACES_ENDPOINT=https://c/|"
+	static const struct vector bad[] = {
+		{OTLP_ "ENDPOINT=c:4318", OTLP_ "ENDPOINT: 'c:4318'" URL_RULE},
+		{OTLP_ "LOGS_ENDPOINT=ftp://me:pass@c",
+	         OTLP_ "LOGS_ENDPOINT: 'ftp://***@c'" URL_RULE},
+		{HERE "|" OTLP_ "PROTOCOL=http", OTLP_ "PROTOCOL: 'http' is not known, must be "
+	                                               "http/protobuf, http/json or grpc"},
+		{HERE "/x|" OTLP_ "PROTOCOL=grpc",
+	         OTLP_ "ENDPOINT: 'http://c:4318/x' has a path, must be without one for grpc"},
+		{OTLP_ "ENDPOINT=c:1|" OTLP_ "PROTOCOL=grpc|" OTLP_ "INSECURE=yes",
+	         OTLP_ "INSECURE: 'yes' is not a boolean, must be true or false"},
+		{TRACES OTLP_ "TRACES_COMPRESSION=zstd",
+	         OTLP_ "TRACES_COMPRESSION: 'zstd' is not known, must be none or gzip"},
+		{TRACES OTLP_ "TIMEOUT=10s", OTLP_ "TIMEOUT: '10s' is not a whole number, must be "
+	                                           "milliseconds from 1 to 600000"},
+		{TRACES OTLP_ "TIMEOUT=0",
+	         OTLP_ "TIMEOUT: '0' is too small, must be milliseconds from 1 to 600000"},
+		{TRACES OTLP_ "TIMEOUT=99999999999999999999999",
+	         OTLP_ "TIMEOUT: '99999999999999999999999' is too large, must be milliseconds "
+	               "from 1 to 600000"},
+		{HERE "|OTEL_METRIC_EXPORT_INTERVAL=10",
+	         "OTEL_METRIC_EXPORT_INTERVAL: '10' is too small, must be milliseconds from 1000 "
+	         "to 3600000"},
+		{HERE "|OTEL_SDK_DISABLED=1",
+	         "OTEL_SDK_DISABLED: '1' is not a boolean, must be true or false"},
+		{"OTEL_TRACES_EXPORTER=zipkin",
+	         "OTEL_TRACES_EXPORTER: 'zipkin' is not known, must be otlp, console or none"},
+		{"OTEL_METRICS_EXPORTER=console",
+	         "OTEL_METRICS_EXPORTER: 'console' is not supported "
+	         "for this signal, must be otlp or none"},
+		{"OTEL_LOGS_EXPORTER=otlp,console", "OTEL_LOGS_EXPORTER: 'otlp,console' is not "
+	                                            "supported for this signal, must be otlp or "
+	                                            "none"},
+		{TRACES OTLP_ "CERTIFICATE=none.pem",
+	         OTLP_ "CERTIFICATE: 'none.pem' does not exist" FILE_RULE},
+		{TRACES OTLP_ "CLIENT_KEY=key.pem",
+	         OTLP_ "CLIENT_KEY: 'key.pem' has no CLIENT_CERTIFICATE beside it, must be both "
+	               "or none"},
+		{TRACES OTLP_ "TRACES_CLIENT_CERTIFICATE=cert.pem",
+	         OTLP_ "TRACES_CLIENT_CERTIFICATE: 'cert.pem' has no CLIENT_KEY beside it, must "
+	               "be both or none"},
+		{HERE "|" OTLP_ "CERTIFICATE=ca.pem",
+	         OTLP_ "CERTIFICATE: 'ca.pem' is for an https:// endpoint only, must be left out"},
+		// of a list, nothing is shown
+		{HERE "|" OTLP_ "HEADERS=a=b,secret",
+	         OTLP_ "HEADERS: entry 2 has no =, must be name=value"},
+		{HERE "|" OTLP_ "HEADERS=a=b,",
+	         OTLP_ "HEADERS: entry 2 has no =, must be name=value"},
+		{TRACES OTLP_ "HEADERS==secret",
+	         OTLP_ "HEADERS: entry 1 has an empty name, must have one"},
+		{TRACES OTLP_ "HEADERS=my secret=a",
+	         OTLP_ "HEADERS: entry 1 is not the name of a header, must be letters, digits and "
+	               "-"},
+		{TRACES OTLP_ "HEADERS=a=secret;p=1",
+	         OTLP_ "HEADERS: entry 1 has a ; in its value, must be %3B"},
+		{TRACES OTLP_ "HEADERS=a=%0d%0asecret",
+	         OTLP_ "HEADERS: entry 1 has a value that is not one line of text, must be one"},
+		{TRACES OTLP_ "HEADERS=a=100%", OTLP_ "HEADERS: entry 1 has a % without two "
+	                                              "hexadecimal digits of a byte, must be %25"},
+		{TRACES OTLP_ "HEADERS=a=%1", OTLP_ "HEADERS: entry 1 has a % without two "
+	                                            "hexadecimal digits of a byte, must be %25"},
+		{TRACES OTLP_ "HEADERS=a=%00", OTLP_ "HEADERS: entry 1 has a % without two "
+	                                             "hexadecimal digits of a byte, must be %25"},
+		{TRACES OTLP_ "TRACES_HEADERS=a=1,A=2",
+	         OTLP_ "TRACES_HEADERS: entry 2 has the name of another one, must be unique"},
+		{TRACES OTLP_ "HEADERS=te=trailers",
+	         OTLP_ "HEADERS: entry 1 is a header that the exporter sets itself, must be left "
+	               "out"},
+		// each once, and all of them
+		{HERE "|" OTLP_ "TIMEOUT=x|" OTLP_ "LOGS_TIMEOUT=y",
+	         OTLP_ "TIMEOUT: 'x' is not a whole number, must be milliseconds from 1 to "
+	               "600000\n" OTLP_
+	               "LOGS_TIMEOUT: 'y' is not a whole number, must be milliseconds from 1 to "
+	               "600000"},
+	};
+	char errors[512];
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+		struct loaded l = load_env(bad[i].vars, "");
+		snprintf(errors, sizeof(errors), "%s\n", bad[i].exporters);
+		assert_string_equal(l.errors, errors);
+		assert_int_equal(l.rc, -EINVAL);
+		unload(&l);
+	}
+}
+
+static void a_file_with_exporters_wins_over_the_environment(void **state)
+{
+	struct loaded l =
+		load_env(HERE "|" OTLP_ "HEADERS=secret|OTEL_SDK_DISABLED=what", "exporters: []");
+	char *text = print(&l.config);
+
+	assert_string_equal(l.errors, "");
+	assert_int_equal(l.config.exporter_count, 0);
+	assert_non_null(strstr(text, "# OTEL_EXPORTER_OTLP_ENDPOINT is set and not used: the file "
+	                             "has exporters\nexporters: []\n"));
+	assert_null(strstr(text, "secret"));
+	free(text);
+	unload(&l);
+	l = load_env("T=x", "exporters: []");
+	text = print(&l.config);
+	assert_null(strstr(text, "#"));
+	free(text);
+	unload(&l);
+}
+
+static void resource_attributes_come_over_the_files(void **state)
+{
+#define RESOURCE "OTEL_RESOURCE_ATTRIBUTES"
+	static const char yaml[] = "service: {name: file, attributes: {a: file, b: file}}";
+	struct loaded l = load_env(RESOURCE "= a = 1%2C2%3d3 ,c%3D=d e,service.name=attr", yaml);
+	const struct config *c = &l.config;
+
+	assert_string_equal(l.errors, "");
+	assert_string_equal(c->service_name, "attr");
+	assert_int_equal(c->service_attribute_count, 3);
+	assert_string_equal(c->service_attributes[0].key, "a");
+	assert_string_equal(c->service_attributes[0].value, "1,2=3");
+	assert_string_equal(c->service_attributes[1].value, "file");
+	assert_string_equal(c->service_attributes[2].key, "c=");
+	assert_string_equal(c->service_attributes[2].value, "d e");
+	unload(&l);
+	l = load_env(RESOURCE "=service.name=attr,a=|OTEL_SERVICE_NAME=name", "");
+	assert_string_equal(l.config.service_name, "name");
+	assert_int_equal(l.config.service_attribute_count, 1);
+	assert_string_equal(l.config.service_attributes[0].value, "");
+	unload(&l);
+}
+
+static void resource_attributes_at_fault_are_said(void **state)
+{
+	static const struct vector bad[] = {
+		{RESOURCE "=a", RESOURCE ": entry 1 has no =, must be name=value\n"},
+		{RESOURCE "=a=b=c", RESOURCE ": entry 1 has a = in its value, must be %3D\n"},
+		{RESOURCE "=a=b,a%zz=b",
+	         RESOURCE ": entry 2 has a % without two hexadecimal digits of a byte, must be "
+	                  "%25\n"},
+		{RESOURCE "=a=b,a=c", RESOURCE ": entry 2 has the name of another one, must be "
+	                                       "unique\n"},
+		{RESOURCE "=a=%ff", RESOURCE ": entry 1 has a value that is not one line of text, "
+	                                     "must be one\n"},
+		{RESOURCE "=service.name=",
+	         RESOURCE ": service.name: '' is empty, must be text of 1 "
+	                  "to 255 bytes\n"},
+	};
+	static char big[16 * KIB];
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+		struct loaded l = load_env(bad[i].vars, "");
+		assert_string_equal(l.errors, bad[i].exporters);
+		unload(&l);
+	}
+	clear_env();
+	snprintf(big, sizeof(big), "service: {attributes: {a: '%05000d'}}", 0);
+	write_file("t.yaml", big, strlen(big));
+	snprintf(big, sizeof(big), "b=%05000d", 0);
+	setenv(RESOURCE, big, 1);
+	struct loaded l = load_flags(&(struct config_flags){.config = "t.yaml"});
+	assert_string_equal(l.errors, RESOURCE ": is too long with the file's, must be at most "
+	                                       "8192 bytes in all\n");
+	unload(&l);
+	snprintf(big, sizeof(big), "b=%09000d", 0);
+	setenv(RESOURCE, big, 1);
+	l = load_flags(&(struct config_flags){.config = "/dev/null"});
+	assert_string_equal(l.errors, RESOURCE ": is too long, must be at most 8192 bytes\n");
+	unload(&l);
 }
 
 static void flag_beats_environment_beats_file(void **state)
@@ -860,10 +1357,17 @@ int main(void)
 		cmocka_unit_test_setup(unknown_keys_get_a_hint, setup),
 		cmocka_unit_test_setup(what_is_not_built_says_so, setup),
 		cmocka_unit_test_setup(exporters_are_checked, setup),
+		cmocka_unit_test_setup(what_contradicts_itself_is_refused, setup),
+		cmocka_unit_test_setup(exporters_are_equal_in_all_keys_or_not, setup),
 		cmocka_unit_test_setup(more_than_one_plain_document_is_refused, setup),
 		cmocka_unit_test_setup(addresses_are_literal, setup),
 		cmocka_unit_test_setup(variables_are_filled_in, setup),
 		cmocka_unit_test_setup(variables_that_fail_say_where, setup),
+		cmocka_unit_test_setup(the_environment_makes_exporters, setup),
+		cmocka_unit_test_setup(variables_at_fault_are_named, setup),
+		cmocka_unit_test_setup(a_file_with_exporters_wins_over_the_environment, setup),
+		cmocka_unit_test_setup(resource_attributes_come_over_the_files, setup),
+		cmocka_unit_test_setup(resource_attributes_at_fault_are_said, setup),
 		cmocka_unit_test_setup(flag_beats_environment_beats_file, setup),
 		cmocka_unit_test_setup(the_file_comes_from_flag_or_variable, setup),
 		cmocka_unit_test_setup(long_socket_paths_are_refused, setup),
@@ -874,10 +1378,15 @@ int main(void)
 		cmocka_unit_test_setup(the_fuzz_corpus_is_judged, setup),
 	};
 
+	static const char *const files[] = {"empty.pem", "ca.pem", "cert.pem", "key.pem"};
 	reference = read_reference();
 	if (!reference || !mkdtemp(tmp) || chdir(tmp) != 0)
 		return 1;
+	for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++)
+		write_file(files[i], "x", i > 0);
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
+	for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++)
+		unlink(files[i]);
 	unlink("t.yaml");
 	unlink("u.yaml");
 	rmdir(tmp);
