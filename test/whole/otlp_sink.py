@@ -162,6 +162,10 @@ class OtlpSink:
     def come_up(self) -> None:
         self._listen(self.port)
 
+    def is_connected(self) -> bool:
+        """Whether somebody is, or what somebody sent is still being read."""
+        return bool(self._server.sockets)
+
     def accepted(self) -> list[Request]:
         with self._changed:
             return [
