@@ -7,11 +7,13 @@ bring an allocator and a start of their own.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import mmap
 import os
 import pathlib
 import struct
 import subprocess
+import time
 
 import pytest
 
@@ -71,14 +73,18 @@ class Warp(Words):
     """The clocks of a daemon, as test/fault/warp.c has them."""
 
     def __init__(self, directory, program: str, speed: int = 1):
-        super().__init__(directory / "warp", "=qq")
+        super().__init__(directory / "warp", "=3q")
         self.write(1, speed)
-        self.speed = speed
         self.env = {"LD_PRELOAD": library("warp", program), "WARP": self.path}
 
     def step(self, seconds: float) -> None:
         """From now on the wall clock is off by that much."""
         self.write(0, int(seconds * 1e9))
+
+    def slow_down(self) -> None:
+        """From now on time passes as it does."""
+        self.write(2, time.monotonic_ns() + 2_000_000)
+        time.sleep(0.002)
 
 
 @contextlib.contextmanager
@@ -115,12 +121,17 @@ class AllocFaults(Words):
 
     def __init__(self, directory, program: str):
         super().__init__(directory / "alloc-faults", f"=7Qq{2 * PLACES}Q")
-        self.env = {"LD_PRELOAD": library("alloc_faults", program), "ALLOC_FAULTS": self.path}
-        self.told = directory / "alloc-trace"
+        self._told = directory / "alloc-trace"
+        self.env = {
+            "LD_PRELOAD": library("alloc_faults", program),
+            "ALLOC_FAULTS": self.path,
+            "ALLOC_FAULTS_TRACE": str(self._told),
+        }
 
     def reset(self, place: int = 0, nth: int = 1, many: int = 1) -> None:
         """Of the next program the nth allocation at that place fails, and as many as that in a row."""
         self._map[:] = bytes(len(self._map))
+        self._told.unlink(missing_ok=True)
         for index, value in enumerate([place, nth, many]):
             self.write(index, value)
 
@@ -139,6 +150,15 @@ class AllocFaults(Words):
     def live(self) -> int:
         """What was never freed, once it has ended."""
         return self.read()[7]
+
+    def paths(self) -> list[list[str]]:
+        """For each allocation that failed, from where it was called, innermost first, as "file(+offset)"
+        or "library(function+offset)"."""
+        if not self._told.exists():
+            return []
+        text = self._told.read_text(errors="replace")
+        lines = [os.path.basename(line.partition("[")[0]) for line in text.splitlines()]
+        return [list(path) for full, path in itertools.groupby(lines, bool) if full]
 
     def places(self) -> dict[int, int]:
         """Where memory was asked for, and how often."""

@@ -2,10 +2,10 @@
  *
  *   WARP=FILE LD_PRELOAD=libwarp.so PROGRAM
  *
- * FILE is a struct warp. step_ns may be changed while the program runs: it is added to the wall
- * clock, and to it alone. speed is read once: time passes that many times as fast, on both clocks,
- * and what the program waits for comes accordingly sooner; 0 or 1 is as it is. The monotonic clock
- * begins where it really is.
+ * FILE is a struct warp, which may be changed while the program runs. step_ns is added to the wall
+ * clock, and to it alone. From its start until until_ns of the real monotonic clock (0: for ever)
+ * time passes speed times as fast for the program, on both clocks, and what it waits for comes
+ * accordingly sooner; 0 or 1 is as it is.
  */
 #include <fcntl.h>
 #include <poll.h>
@@ -27,10 +27,16 @@ enum { NS_PER_S = 1000000000, NS_PER_MS = 1000000 };
 struct warp {
 	int64_t step_ns;
 	int64_t speed;
+	int64_t until_ns;
 };
 
 static struct warp none, *warp = &none;
-static int64_t speed = 1, began_wall, began_mono;
+static int64_t began_mono;
+
+static int64_t word(const int64_t *w)
+{
+	return __atomic_load_n(w, __ATOMIC_RELAXED);
+}
 
 static int64_t real(clockid_t clock)
 {
@@ -45,7 +51,6 @@ __attribute__((constructor)) static void map_warp(void)
 	const char *path = getenv("WARP");
 	int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
 
-	began_wall = real(CLOCK_REALTIME);
 	began_mono = real(CLOCK_MONOTONIC);
 	if (fd < 0)
 		return;
@@ -53,7 +58,6 @@ __attribute__((constructor)) static void map_warp(void)
 	if (map != MAP_FAILED)
 		warp = map;
 	close(fd);
-	speed = warp->speed > 1 ? warp->speed : 1;
 }
 
 static bool is_wall(clockid_t clock)
@@ -67,12 +71,28 @@ static bool is_mono(clockid_t clock)
 	       clock == CLOCK_MONOTONIC_COARSE || clock == CLOCK_BOOTTIME;
 }
 
+/* How much faster time passes at that moment of the real monotonic clock. */
+static int64_t speed_at(int64_t mono)
+{
+	int64_t until = word(&warp->until_ns), speed = word(&warp->speed);
+
+	return speed > 1 && (until == 0 || mono < until) ? speed : 1;
+}
+
+/* What has passed since the start that really has not. */
+static int64_t gained(void)
+{
+	int64_t mono = real(CLOCK_MONOTONIC), until = word(&warp->until_ns);
+	int64_t end = until && until < mono ? until : mono;
+
+	return (end - began_mono) * (speed_at(end - 1) - 1);
+}
+
 static int64_t warped(clockid_t clock)
 {
 	if (is_wall(clock))
-		return began_wall + (real(CLOCK_REALTIME) - began_wall) * speed +
-		       __atomic_load_n(&warp->step_ns, __ATOMIC_RELAXED);
-	return began_mono + (real(CLOCK_MONOTONIC) - began_mono) * speed;
+		return real(CLOCK_REALTIME) + gained() + word(&warp->step_ns);
+	return real(CLOCK_MONOTONIC) + gained();
 }
 
 static struct timespec timespec_of(int64_t ns)
@@ -110,9 +130,14 @@ PUBLIC time_t time(time_t *ret)
 /* --- waiting --- */
 
 /* In parts of a millisecond, where that is what a long wait has become. */
+static struct timespec wait_of(int64_t ns)
+{
+	return timespec_of(ns > 0 ? ns / speed_at(real(CLOCK_MONOTONIC)) : 0);
+}
+
 PUBLIC int poll(struct pollfd *list, nfds_t n, int ms)
 {
-	struct timespec t = timespec_of(ms > 0 ? (int64_t)ms * NS_PER_MS / speed : 0);
+	struct timespec t = wait_of((int64_t)ms * NS_PER_MS);
 
 	return ppoll(list, n, ms < 0 ? NULL : &t, NULL);
 }
@@ -120,14 +145,11 @@ PUBLIC int poll(struct pollfd *list, nfds_t n, int ms)
 PUBLIC int epoll_pwait(int fd, struct epoll_event *list, int n, int ms, const sigset_t *set)
 {
 	struct pollfd p = {.fd = fd, .events = POLLIN};
+	struct timespec t = wait_of((int64_t)ms * NS_PER_MS);
 
-	if (speed > 1 && ms != 0) {
-		struct timespec t = timespec_of(ms > 0 ? (int64_t)ms * NS_PER_MS / speed : 0);
-		if (ppoll(&p, 1, ms < 0 ? NULL : &t, set) < 0)
-			return -1;
-		ms = 0;
-	}
-	return (int)syscall(SYS_epoll_pwait, fd, list, n, ms, set, (size_t)8);
+	if (ms != 0 && ppoll(&p, 1, ms < 0 ? NULL : &t, set) < 0)
+		return -1;
+	return (int)syscall(SYS_epoll_pwait, fd, list, n, 0, NULL, (size_t)8);
 }
 
 PUBLIC int epoll_wait(int fd, struct epoll_event *list, int n, int ms)
@@ -139,7 +161,8 @@ PUBLIC int epoll_wait(int fd, struct epoll_event *list, int n, int ms)
 PUBLIC int pthread_cond_timedwait(pthread_cond_t *c, pthread_mutex_t *m, const struct timespec *at)
 {
 	int64_t left = (int64_t)at->tv_sec * NS_PER_S + at->tv_nsec - warped(CLOCK_MONOTONIC);
-	struct timespec t = timespec_of(real(CLOCK_MONOTONIC) + (left > 0 ? left / speed : 0));
+	struct timespec t = wait_of(left);
 
+	t = timespec_of(real(CLOCK_MONOTONIC) + (int64_t)t.tv_sec * NS_PER_S + t.tv_nsec);
 	return pthread_cond_clockwait(c, m, CLOCK_MONOTONIC, &t);
 }
