@@ -146,10 +146,10 @@ static void read_exporter(struct reader *r, yaml_node_t *node, struct exporter_c
 {
 	char shown[32];
 	struct scope s = {"exporters[]", shown, e};
-	struct place at = place_of(node->start_mark, shown);
 	size_t faults = r->faults->count;
 
 	snprintf(shown, sizeof(shown), "exporters[%zu]", (size_t)(e - r->config->exporters));
+	struct place at = place_of(node->start_mark, shown);
 	if (node->type != YAML_MAPPING_NODE) {
 		fault(r->faults, &at, "%s, must be a mapping like {type: console}",
 		      is_null(node) ? "is empty" : shape_of(node));
