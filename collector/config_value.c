@@ -251,17 +251,25 @@ static int parse_host(const struct key *k, const char *text, void *base, const c
 static const char *file_fault(const char *path)
 {
 	struct stat st;
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 
-	if (fd < 0)
-		return errno == ENOENT   ? "does not exist"
-		       : errno == EACCES ? "may not be read by this user"
-		                         : "can't be opened";
-	int rc = fstat(fd, &st);
-	close(fd);
-	if (rc != 0 || !S_ISREG(st.st_mode))
-		return "is not a plain file";
-	return st.st_size == 0 ? "is an empty file" : NULL;
+	// a device may do something when it is opened: look first
+	if (stat(path, &st) == 0) {
+		if (!S_ISREG(st.st_mode))
+			return "is not a plain file";
+		if (st.st_size == 0)
+			return "is an empty file";
+		if (faccessat(AT_FDCWD, path, R_OK, AT_EACCESS) == 0)
+			return NULL;
+	}
+	switch (errno) {
+	case ENOENT:
+	case ENOTDIR:
+		return "does not exist";
+	case EACCES:
+		return "may not be read by this user";
+	default:
+		return "can't be opened";
+	}
 }
 
 static int parse_file(const struct key *k, const char *text, void *base, const char **ret_wrong)

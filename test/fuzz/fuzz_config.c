@@ -1,7 +1,7 @@
-/* fuzz_config.c - any bytes as a configuration.
+/* fuzz_config.c - any bytes as a configuration, and as a variable's list of headers or attributes.
  *
  * What is refused says why, at least once. What is accepted comes back from its printed form as
- * the same configuration.
+ * the same configuration. Of a list, every entry that is accepted is a name with one line of text.
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -25,6 +25,8 @@ static char *read_and_print(const char *text, size_t len)
 	config_read(&c, text, len, &f);
 	fclose(errors);
 	assert((f.count > 0) == (said_len > 0));
+	for (size_t i = 0; i < c.exporter_count; i++)
+		assert(exporter_config_equal(&c.exporters[i], &c.exporters[i]));
 	if (f.count == 0) {
 		FILE *out = open_memstream(&printed, &printed_len);
 		assert(out);
@@ -36,8 +38,48 @@ static char *read_and_print(const char *text, size_t len)
 	return printed;
 }
 
+static size_t count_of(const char *text, char c)
+{
+	size_t n = 0;
+
+	for (; *text; text++)
+		n += *text == c;
+	return n;
+}
+
+static void read_list(const char *text, enum list_kind kind)
+{
+	static const struct place at = {.path = "LIST"};
+	struct config_pair *pairs;
+	char *said = NULL;
+	size_t count, said_len;
+	FILE *errors = open_memstream(&said, &said_len);
+	assert(errors);
+	struct faults f = {.out = errors, .file = ""};
+
+	config_read_list(text, kind, &at, &f, &pairs, &count);
+	fclose(errors);
+	assert(f.count == (said_len > 0));
+	assert(f.count > 0 || count == 1 + count_of(text, ','));
+	for (size_t i = 0; i < count; i++)
+		assert(pairs[i].key[0] != '\0' && !text_fault(pairs[i].value));
+	config_free_pairs(pairs, count);
+	free(said);
+}
+
+static void read_lists(const uint8_t *data, size_t size)
+{
+	char *text = strndup((const char *)data, size);
+
+	assert(text);
+	read_list(text, LIST_HEADERS);
+	read_list(text, LIST_ATTRIBUTES);
+	free(text);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	read_lists(data, size);
 	char *once = read_and_print((const char *)data, size);
 
 	if (!once)
