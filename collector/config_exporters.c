@@ -104,11 +104,14 @@ static void check_tls(struct reader *r, const struct scope *s, const yaml_node_t
 		         "has no cert_file beside it, must be both or none");
 }
 
-static void check_endpoint(struct reader *r, const struct scope *s, const yaml_node_t *map,
+static void check_protocol(struct reader *r, const struct scope *s, const yaml_node_t *map,
                            const struct exporter_config *e)
 {
 	if (e->protocol == OTLP_GRPC && url_has_path(e->endpoint))
 		complain(r, s, map, "endpoint", "has a path, must have none with protocol grpc");
+	if (e->protocol == OTLP_GRPC && !headers_fit_grpc(e))
+		complain(r, s, map, "headers",
+		         "has a value that gRPC can't carry, must be printable ASCII");
 	if (!e->endpoint_is_whole)
 		return;
 	if (e->protocol == OTLP_GRPC || url_socket(e->endpoint))
@@ -139,7 +142,7 @@ static void check_together(struct reader *r, const struct scope *s, const yaml_n
 	if (r->faults->count > faults || r->faults->no_memory || e->type != EXPORTER_OTLP)
 		return;
 	check_tls(r, s, map, e);
-	check_endpoint(r, s, map, e);
+	check_protocol(r, s, map, e);
 }
 
 static void read_exporter(struct reader *r, yaml_node_t *node, struct exporter_config *e)

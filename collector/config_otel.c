@@ -195,6 +195,8 @@ static void set_headers(struct otel *o, const struct setting *s, struct exporter
 	if (!s->text)
 		return;
 	config_read_list(s->text, LIST_HEADERS, &at, o->faults, &e->headers, &e->header_count);
+	if (o->faults->count == faults && e->protocol == OTLP_GRPC && !headers_fit_grpc(e))
+		fault(o->faults, &at, "has a value that gRPC can't carry, must be printable ASCII");
 	if (o->faults->count > faults && !s->own)
 		o->said |= 1u << HEADERS;
 }

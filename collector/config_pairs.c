@@ -33,6 +33,17 @@ const char *attribute_name_fault(const char *name)
 	return text_fault(name) ? "has a control character in its name, must have none" : NULL;
 }
 
+bool headers_fit_grpc(const struct exporter_config *e)
+{
+	for (size_t i = 0; i < e->header_count; i++) {
+		for (const char *p = e->headers[i].value; *p; p++) {
+			if (*p < ' ' || *p > '~')
+				return false;
+		}
+	}
+	return true;
+}
+
 static const char *pair_name_fault(const struct key *k, const char *name)
 {
 	if (key_is_exporters(k))

@@ -165,6 +165,9 @@ MUST_CHECK int parse_text(const struct key *k, const char *text, void *base,
 const char *header_name_fault(const char *name);
 const char *attribute_name_fault(const char *name);
 
+/** Whether gRPC can carry the headers: printable ASCII alone. */
+bool headers_fit_grpc(const struct exporter_config *e);
+
 /** Sets the fields that have a default in the table: an exporter's, or all others. */
 MUST_CHECK int keys_default(bool exporter, void *base);
 

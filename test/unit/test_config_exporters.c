@@ -99,6 +99,9 @@ static void what_contradicts_itself_is_refused(void **state)
 	         "1:29: exporters[0].tls: is for type otlp only, must be left out"},
 		{OTLP("protocol: grpc\n  endpoint: http://a/v1"),
 	         "4:13: exporters[0].endpoint: has a path, must have none with protocol grpc"},
+		{OTLP("protocol: grpc\n  headers: {a: é}"),
+	         "4:12: exporters[0].headers: has a value that gRPC can't carry, must be "
+	         "printable ASCII"},
 		{OTLP("protocol: grpc\n  endpoint_is_whole: true"),
 	         "4:22: exporters[0].endpoint_is_whole: is for an http:// or https:// endpoint "
 	         "without grpc, must be left out"},

@@ -89,6 +89,8 @@ static const struct vector good_vectors[] = {
 	{OTLP_ "ENDPOINT=c:1|" OTLP_ "PROTOCOL=grpc|" OTLP_ "LOGS_INSECURE=true",
          "otlp: traces grpc https://c:1\notlp-metrics: metrics grpc https://c:1\n"
          "otlp-logs: logs grpc http://c:1\n"},
+	{OTLP_ "TRACES_ENDPOINT=http://c:1/|" OTLP_ "PROTOCOL=grpc",
+         "otlp: traces grpc http://c:1/\n"},
 	// which signals
 	{"OTEL_TRACES_EXPORTER=otlp", "otlp: traces http/protobuf http://localhost:4318\n"},
 	{"OTEL_LOGS_EXPORTER=OTLP|" OTLP_ "PROTOCOL=grpc",
@@ -111,6 +113,8 @@ static const struct vector good_vectors[] = {
 	{OTLP_ "TRACES_ENDPOINT=http://c/|" OTLP_ "HEADERS=a=b|" OTLP_
                "TRACES_HEADERS= api-key = x%2Cy%20=z , Authorization=Basic a==",
          "otlp: traces http/protobuf http://c/! api-key=x,y =z Authorization=Basic a==\n"},
+	{OTLP_ "TRACES_ENDPOINT=http://c/|" OTLP_ "HEADERS=a=%C3%A9",
+         "otlp: traces http/protobuf http://c/! a=é\n"},
 	{OTLP_ "TRACES_ENDPOINT=http://c/|" OTLP_ "HEADERS=a=|" OTLP_ "LOGS_HEADERS=b=c",
          "otlp: traces http/protobuf http://c/! a=\n"},
 	{OTLP_ "METRICS_ENDPOINT=http://c/|OTEL_METRIC_EXPORT_INTERVAL=5000",
@@ -221,6 +225,8 @@ static const struct vector bad_vectors[] = {
 	{TRACES OTLP_ "HEADERS=te=trailers",
          OTLP_ "HEADERS: entry 1 is a header that the exporter sets itself, must be left "
                "out"},
+	{TRACES OTLP_ "HEADERS=a=%C3%A9|" OTLP_ "PROTOCOL=grpc",
+         OTLP_ "HEADERS: has a value that gRPC can't carry, must be printable ASCII"},
 	// each once, and all of them
 	{HERE "|" OTLP_ "TIMEOUT=x|" OTLP_ "LOGS_TIMEOUT=y", OTLP_
          "TIMEOUT: 'x' is not a whole number, must be milliseconds from 1 to "
