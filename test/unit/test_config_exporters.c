@@ -58,87 +58,85 @@ static void exporters_are_checked(void **state)
 	REFUSES_ALL(bad);
 }
 
-static void what_contradicts_itself_is_refused(void **state)
-{
 #define OTLP(...) "exporters:\n- type: otlp\n  " __VA_ARGS__
 #define HTTPS "endpoint: https://a\n  "
-	static const struct bad bad[] = {
-		{OTLP("tls: {ca_file: ca.pem}"),
-	         "3:8: exporters[0].tls: is for an https:// endpoint only, must be left out"},
-		{OTLP("endpoint: http://a\n  tls: {min_version: 1.3}"),
-	         "4:8: exporters[0].tls: is for an https:// endpoint only, must be left out"},
-		{OTLP("endpoint: unix:///a\n  tls: {server_name: a}"),
-	         "4:8: exporters[0].tls: is for an https:// endpoint only, must be left out"},
-		{OTLP(HTTPS "tls: {cert_file: cert.pem}"),
-	         "4:20: exporters[0].tls.cert_file: has no key_file beside it, must be both or "
-	         "none"},
-		{OTLP(HTTPS "tls: {key_file: key.pem}"),
-	         "4:19: exporters[0].tls.key_file: has no cert_file beside it, must be both or "
-	         "none"},
-		{OTLP(HTTPS "tls: {ca_file: none.pem}"),
-	         "4:18: exporters[0].tls.ca_file: 'none.pem' does not exist" FILE_RULE},
-		{OTLP(HTTPS "tls: {ca_file: '${env:T:-none.pem}'}"),
-	         "4:18: exporters[0].tls.ca_file: '${env:T:-none.pem}' does not exist" FILE_RULE},
-		{OTLP(HTTPS "tls: {ca_file: .}"),
-	         "4:18: exporters[0].tls.ca_file: '.' is not a plain file" FILE_RULE},
-		{OTLP(HTTPS "tls: {ca_file: empty.pem}"),
-	         "4:18: exporters[0].tls.ca_file: 'empty.pem' is an empty file" FILE_RULE},
-		{OTLP(HTTPS "tls: {ca_file: ''}"),
-	         "4:18: exporters[0].tls.ca_file: '' is empty" FILE_RULE},
-		{OTLP(HTTPS "tls: {server_name: 'a:1'}"),
-	         "4:22: exporters[0].tls.server_name: 'a:1' is not a host's name, must be a "
-	         "host's name like otlp.example.com"},
-		{OTLP(HTTPS "tls: {min_version: 1.1}"),
-	         "4:22: exporters[0].tls.min_version: '1.1' is not known, must be 1.2 or 1.3"},
-		{OTLP(HTTPS "tls: {cafile: ca.pem}"),
-	         "4:9: exporters[0].tls.cafile: unknown key, did you mean 'ca_file'?"},
-		{OTLP(HTTPS "ca_file: ca.pem"), "4:3: exporters[0].ca_file: unknown key, did you "
-	                                        "mean 'exporters[].tls.ca_file'?"},
-		{OTLP("tls: on"), "3:8: exporters[0].tls: is text, must be a mapping"},
-		{"exporters: [{type: console, tls: {ca_file: ca.pem}}]",
-	         "1:29: exporters[0].tls: is for type otlp only, must be left out"},
-		{OTLP("protocol: grpc\n  endpoint: http://a/v1"),
-	         "4:13: exporters[0].endpoint: has a path, must have none with protocol grpc"},
-		{OTLP("protocol: grpc\n  headers: {a: é}"),
-	         "4:12: exporters[0].headers: has a value that gRPC can't carry, must be "
-	         "printable ASCII"},
-		{OTLP("protocol: grpc\n  endpoint_is_whole: true"),
-	         "4:22: exporters[0].endpoint_is_whole: is for an http:// or https:// endpoint "
-	         "without grpc, must be left out"},
-		{OTLP("endpoint: unix:///a\n  endpoint_is_whole: true"),
-	         "4:22: exporters[0].endpoint_is_whole: is for an http:// or https:// endpoint "
-	         "without grpc, must be left out"},
-		{OTLP("signals: [traces, logs]\n  endpoint_is_whole: true"),
-	         "4:22: exporters[0].endpoint_is_whole: is for one signal, must be left out where "
-	         "there are more"},
-		{OTLP("endpoint: unix://a"), "3:13: exporters[0].endpoint: 'unix://a'" URL_RULE},
-		{OTLP("endpoint: unix:///a/"),
-	         "3:13: exporters[0].endpoint: 'unix:///a/'" URL_RULE},
-		{OTLP("signals: [logs, logs]"),
-	         "3:19: exporters[0].signals: 'logs' is there twice, must be a list of traces, "
-	         "metrics or logs"},
-		{OTLP("signals: [profiles]"),
-	         "3:13: exporters[0].signals: 'profiles' is not known, must be a list of traces, "
-	         "metrics or logs"},
-		{OTLP("metrics_interval: 999ms"),
-	         "3:21: exporters[0].metrics_interval: '999ms' is too small, must be a duration "
-	         "from 1s to 1h, like 60s"},
-		{OTLP("from: start"),
-	         "3:9: exporters[0].from: 'start' is not known, must be end or beginning"},
-		{OTLP("headers: {Grpc-Timeout: 1S}"),
-	         "3:27: exporters[0].headers.Grpc-Timeout: is a name that belongs to gRPC, must "
-	         "not begin with grpc-"},
-		{OTLP("headers: {Content-type: a}"),
-	         "3:27: exporters[0].headers.Content-type: is a header that the exporter sets "
-	         "itself, must be left out"},
-		{OTLP("headers: {a: b, A: b}"),
-	         "3:22: exporters[0].headers.A: is there as 'a' already, must be unique"},
-		{"store: {when_full: block}",
-	         "1:20: store.when_full: 'block' is not known, must be "
-	         "drop_oldest or refuse_newest"},
-	};
 
-	REFUSES_ALL(bad);
+static const struct bad contradictions[] = {
+	{OTLP("tls: {ca_file: ca.pem}"),
+         "3:8: exporters[0].tls: is for an https:// endpoint only, must be left out"},
+	{OTLP("endpoint: http://a\n  tls: {min_version: 1.3}"),
+         "4:8: exporters[0].tls: is for an https:// endpoint only, must be left out"},
+	{OTLP("endpoint: unix:///a\n  tls: {server_name: a}"),
+         "4:8: exporters[0].tls: is for an https:// endpoint only, must be left out"},
+	{OTLP(HTTPS "tls: {cert_file: cert.pem}"),
+         "4:20: exporters[0].tls.cert_file: has no key_file beside it, must be both or "
+         "none"},
+	{OTLP(HTTPS "tls: {key_file: key.pem}"),
+         "4:19: exporters[0].tls.key_file: has no cert_file beside it, must be both or "
+         "none"},
+	{OTLP(HTTPS "tls: {ca_file: none.pem}"),
+         "4:18: exporters[0].tls.ca_file: 'none.pem' does not exist" FILE_RULE},
+	{OTLP(HTTPS "tls: {ca_file: '${env:T:-none.pem}'}"),
+         "4:18: exporters[0].tls.ca_file: '${env:T:-none.pem}' does not exist" FILE_RULE},
+	{OTLP(HTTPS "tls: {ca_file: .}"),
+         "4:18: exporters[0].tls.ca_file: '.' is not a plain file" FILE_RULE},
+	{OTLP(HTTPS "tls: {ca_file: empty.pem}"),
+         "4:18: exporters[0].tls.ca_file: 'empty.pem' is an empty file" FILE_RULE},
+	{OTLP(HTTPS "tls: {ca_file: ''}"), "4:18: exporters[0].tls.ca_file: '' is empty" FILE_RULE},
+	{OTLP(HTTPS "tls: {server_name: 'a:1'}"),
+         "4:22: exporters[0].tls.server_name: 'a:1' is not a host's name, must be a "
+         "host's name like otlp.example.com"},
+	{OTLP(HTTPS "tls: {min_version: 1.1}"),
+         "4:22: exporters[0].tls.min_version: '1.1' is not known, must be 1.2 or 1.3"},
+	{OTLP(HTTPS "tls: {cafile: ca.pem}"),
+         "4:9: exporters[0].tls.cafile: unknown key, did you mean 'ca_file'?"},
+	{OTLP(HTTPS "ca_file: ca.pem"), "4:3: exporters[0].ca_file: unknown key, did you "
+                                        "mean 'exporters[].tls.ca_file'?"},
+	{OTLP("tls: on"), "3:8: exporters[0].tls: is text, must be a mapping"},
+	{"exporters: [{type: console, tls: {ca_file: ca.pem}}]",
+         "1:29: exporters[0].tls: is for type otlp only, must be left out"},
+	{OTLP("protocol: grpc\n  endpoint: http://a/v1"),
+         "4:13: exporters[0].endpoint: has a path, must have none with protocol grpc"},
+	{OTLP("protocol: grpc\n  headers: {a: é}"),
+         "4:12: exporters[0].headers: has a value that gRPC can't carry, must be "
+         "printable ASCII"},
+	{OTLP("protocol: grpc\n  endpoint_is_whole: true"),
+         "4:22: exporters[0].endpoint_is_whole: is for an http:// or https:// endpoint "
+         "without grpc, must be left out"},
+	{OTLP("endpoint: unix:///a\n  endpoint_is_whole: true"),
+         "4:22: exporters[0].endpoint_is_whole: is for an http:// or https:// endpoint "
+         "without grpc, must be left out"},
+	{OTLP("signals: [traces, logs]\n  endpoint_is_whole: true"),
+         "4:22: exporters[0].endpoint_is_whole: is for one signal, must be left out where "
+         "there are more"},
+	{OTLP("endpoint: unix://a"), "3:13: exporters[0].endpoint: 'unix://a'" URL_RULE},
+	{OTLP("endpoint: unix:///a/"), "3:13: exporters[0].endpoint: 'unix:///a/'" URL_RULE},
+	{OTLP("signals: [logs, logs]"),
+         "3:19: exporters[0].signals: 'logs' is there twice, must be a list of traces, "
+         "metrics or logs"},
+	{OTLP("signals: [profiles]"),
+         "3:13: exporters[0].signals: 'profiles' is not known, must be a list of traces, "
+         "metrics or logs"},
+	{OTLP("metrics_interval: 999ms"),
+         "3:21: exporters[0].metrics_interval: '999ms' is too small, must be a duration "
+         "from 1s to 1h, like 60s"},
+	{OTLP("from: start"),
+         "3:9: exporters[0].from: 'start' is not known, must be end or beginning"},
+	{OTLP("headers: {Grpc-Timeout: 1S}"),
+         "3:27: exporters[0].headers.Grpc-Timeout: is a name that belongs to gRPC, must "
+         "not begin with grpc-"},
+	{OTLP("headers: {Content-type: a}"),
+         "3:27: exporters[0].headers.Content-type: is a header that the exporter sets "
+         "itself, must be left out"},
+	{OTLP("headers: {a: b, A: b}"),
+         "3:22: exporters[0].headers.A: is there as 'a' already, must be unique"},
+	{"store: {when_full: block}", "1:20: store.when_full: 'block' is not known, must be "
+                                      "drop_oldest or refuse_newest"},
+};
+
+static void what_contradicts_itself_is_refused(void **state)
+{
+	REFUSES_ALL(contradictions);
 	struct loaded l = load_good(OTLP("endpoint: http://a\n  tls:\n  signals: [logs]"));
 	unload(&l);
 }
