@@ -9,6 +9,8 @@ import time
 import pytest
 
 import oracle
+import oracle_metrics
+from backends import decode
 from backends.grpc import GrpcBackend
 from backends.server import Backend
 from conftest import assert_ledger, eventually
@@ -93,3 +95,126 @@ def test_every_protocol_says_every_field_of_every_span(daemon, backends):
             assert request.headers.get(encoding) == ("gzip" if compression == "gzip" else None)
         assert found == [], f"{protocol}, {compression}, content {content}"
     assert_ledger(d, *(f"e{number}" for number in range(len(ways))))
+
+
+def test_metrics_are_those_of_a_scrape(daemon, backends):
+    began = time.time_ns()
+    opened = [backends(protocol) for protocol in PROTOCOLS]
+    options = {"signals": ["metrics"], "metrics_interval": "1s"}
+    exporters = [exporter(f"e{n}", b, **options) for n, b in enumerate(opened)]
+    d = daemon({"exporters": exporters, "service": {"name": "metered"}})
+    play(d)
+    for backend in opened:
+        requests_with(backend, "metrics", 1)
+    before = d.metrics()
+    counts = [len(backend.taken("metrics")) for backend in opened]
+    for backend, count in zip(opened, counts):
+        eventually(lambda: len(backend.taken("metrics")) > count)
+    reports = [backend.taken("metrics")[count].message for backend, count in zip(opened, counts)]
+    after = d.metrics()
+    for backend, report in zip(opened, reports):
+        assert oracle_metrics.differences(before, report, after) == [], backend.protocol
+        for metric in oracle_metrics.metrics_in(report):
+            oracle_metrics.check_times(metric, began, time.time_ns())
+            assert metric.description
+        (resource,) = report.resource_metrics
+        said = {pair.key: pair.value.string_value for pair in resource.resource.attributes}
+        assert said["service.name"]
+        assert len(report.resource_metrics) == len(resource.scope_metrics) == 1
+        assert resource.scope_metrics[0].scope.name == "sidelight"
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_unix_socket_is_an_endpoint(daemon, backends, tmp_path, protocol):
+    backend = backends(protocol, path=tmp_path / "backend.sock")
+    d = daemon({"exporters": [exporter("e", backend)]})
+    expected = play(d).expected(content=False)
+    requests = requests_with(backend, "traces", len(expected))
+    assert oracle.differences(expected, oracle.spans_in(requests)) == []
+    assert_ledger(d, "e")
+
+
+# --- the oracle itself can fail ---------------------------------------------------------------
+
+
+def leaves(message, path=()):
+    """The path of every field that holds a value, down to the last."""
+    for field, value in message.ListFields():
+        several = list(value) if field.is_repeated else None
+        for index, one in enumerate(several) if several is not None else [(None, value)]:
+            here = (*path, (field.name, index))
+            if field.message_type:
+                yield from leaves(one, here)
+            else:
+                yield here
+
+
+def altered(message, path):
+    """A copy of the message with another value at that path."""
+    copy = type(message).FromString(message.SerializeToString())
+    at = copy
+    for name, index in path[:-1]:
+        at = getattr(at, name) if index is None else getattr(at, name)[index]
+    (name, _), old = path[-1], getattr(at, path[-1][0])
+    if isinstance(old, bool):
+        new = not old
+    elif isinstance(old, float):
+        new = 42.5
+    elif isinstance(old, int):
+        new = old ^ 1
+    else:
+        new = old[:-1] + (b"~" if isinstance(old, bytes) else "~")
+    setattr(at, name, new)
+    return copy
+
+
+def test_the_oracle_sees_every_change_of_a_span():
+    class Nobody:
+        def send(self, *messages):
+            pass
+
+    session = oracle.Session(time.time_ns())
+    oracle.play(session, Nobody())
+    seen = 0
+    for key, span in session.expected(content=True).items():
+        assert oracle.differences({key: span}, [span]) == []
+        for path in leaves(span):
+            assert oracle.differences({key: span}, [altered(span, path)]) != [], path
+            seen += 1
+    assert seen > 500
+
+
+GOOD_JSON = (
+    b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"' + b"0a" * 16 + b'","spanId":"'
+    + b"0b" * 8 + b'","kind":3,"startTimeUnixNano":"17","attributes":[{"key":"n","value":'
+    b'{"intValue":"5"}},{"key":"b","value":{"bytesValue":"AAE="}}]}]}]}]}'
+)  # fmt: skip
+
+
+def test_good_json_is_read():
+    (span,) = decode.items("traces", decode.from_json("traces", GOOD_JSON))
+    assert (span.trace_id, span.span_id) == (b"\x0a" * 16, b"\x0b" * 8)
+    assert (span.kind, span.start_time_unix_nano) == (3, 17)
+    assert [a.value.WhichOneof("value") for a in span.attributes] == ["int_value", "bytes_value"]
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        (b'"17"', b"17"),
+        (b'{"intValue":"5"}', b'{"intValue":5}'),
+        (b'{"intValue":"5"}', b'{"doubleValue":NaN}'),
+        (b'"kind":3', b'"kind":"SPAN_KIND_CLIENT"'),
+        (b'"kind":3', b'"kind":3,"kind":3'),
+        (b'"kind":3', b'"sort":3'),
+        (b"0a" * 16, b"0A" * 16),
+        (b"0a" * 16, b"CgoKCgoKCgoKCgoKCgoKCg=="),
+        (b"startTimeUnixNano", b"start_time_unix_nano"),
+        (b'"AAE="', b'"AAE"'),
+        (b"}]}]}", b"}]}],}"),
+    ],
+)
+def test_bad_json_is_refused(good, bad):
+    assert good in GOOD_JSON
+    with pytest.raises(Exception):
+        decode.from_json("traces", GOOD_JSON.replace(good, bad, 1))

@@ -161,7 +161,8 @@ class Call:
 class Backend:
     """`with Backend(way) as backend:` listens at `backend.endpoint` until the block ends.
 
-    listening: False until it turns good: connections are refused."""
+    listening: False until it turns good: connections are refused; clogged: the kernel drops them.
+    path: of a Unix socket to listen at."""
 
     def __init__(
         self,
@@ -173,6 +174,7 @@ class Backend:
         scheme: str | None = None,
         listening: bool = True,
         clogged: bool = False,
+        path=None,
     ):
         self.way, self.protocol = way or Way(), protocol
         self._tls, self._bad_tls = tls, bad_tls or tls
@@ -188,18 +190,25 @@ class Backend:
         self._fillers: list[socket.socket] = []
         self._closing = False
         self._thread = None
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
         self.scheme = scheme or ("https" if tls else "http")
-        self.endpoint = f"{self.scheme}://127.0.0.1:{self.port}"
+        self._socket, self.port, self.endpoint = self._bind(path)
         if clogged:
             self._clog()
         elif listening:
             self._start()
 
     # --- life ---
+
+    def _bind(self, path) -> tuple[socket.socket, int, str]:
+        if path:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.bind(str(path))
+            return sock, 0, f"unix://{path}"
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+        return sock, port, f"{self.scheme}://127.0.0.1:{port}"
 
     @property
     def is_good(self) -> bool:
@@ -252,7 +261,8 @@ class Backend:
                 connection, _ = self._socket.accept()
             except OSError:
                 return
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.port:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._open.add(connection)
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
