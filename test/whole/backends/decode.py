@@ -83,6 +83,10 @@ def _no_constant(word):
     raise ValueError(f"{word} is no JSON")
 
 
+def _whole(word: str):
+    return -0.0 if word == "-0" else int(word)  # Python's integers have no such zero
+
+
 def _check_member(key: str, value) -> object:
     """OTLP/JSON's own rules for one member; the value in proto3 JSON's words."""
     if "_" in key:
@@ -114,7 +118,10 @@ def from_json(signal: str, body: bytes):
     """Refuses what no proto3 JSON or OTLP/JSON reader has to take: unknown names, enum names,
     64-bit numbers that are no strings, ids that are not hex."""
     tree = json.loads(
-        body.decode(), object_pairs_hook=_no_duplicates, parse_constant=_no_constant
+        body.decode(),
+        object_pairs_hook=_no_duplicates,
+        parse_constant=_no_constant,
+        parse_int=_whole,
     )
     return json_format.ParseDict(_to_proto3(tree), _REQUEST[signal]())
 
