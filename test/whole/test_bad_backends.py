@@ -27,7 +27,7 @@ import bad_cases as cases
 from backends.certs import Certificates
 from backends.dns import ADDRESS, NameServer
 from backends.server import Backend
-from conftest import Daemon, Metrics, clean_environment, eventually, exporter_ledger
+from conftest import Daemon, Metrics, clean_environment, eventually, exporter_ledger, frame
 
 ROUNDS, RUNS, EVERY = 8, 20, 0.3  # while they are bad
 RECOVERY = 6.0  # seconds until all is delivered after a backend turned good: 5 s between tries, and one
@@ -92,10 +92,10 @@ class Beside:
         self._process.wait()
 
 
-def start(program: str, directory: Path, exporters: list[dict], prefix: list[str] = []) -> Daemon:
+def start(program: str, directory: Path, exporters: list[dict], prefix=(), size="64MiB") -> Daemon:
     directory.mkdir()
     file = directory / "sidelight.yaml"
-    config = {"exporters": exporters, "store": {"size": "64MiB"}}
+    config = {"exporters": exporters, "store": {"size": size}}
     file.write_text(json.dumps(config))
     places = ["--socket", f"{directory}/s", "--data", f"{directory}/data", "--http", "127.0.0.1:0"]
     command = [*prefix, program, "--config", str(file), *places]
@@ -380,3 +380,50 @@ def test_a_healthy_exporter_beside_them_notices_nothing(outcomes, group, record_
     print(said)
     # Later by no more than a twentieth of the time in which they send: at the same rate, that is.
     assert among - alone <= 0.05 * EVERY
+
+
+def frames_of(runs: int) -> bytes:
+    now, messages = time.time_ns(), []
+    for _ in range(runs):
+        run_id = os.urandom(16)
+        messages.append([1, run_id, now, 0, {"kind": "agent", "name": "run"}])
+        messages.append([2, run_id, now + 1000, 0, {}])
+    return b"".join(map(frame, messages))
+
+
+DEAD = ("refused", "syn_black_hole", "never_reads", "never_answers", "status_503")
+
+
+def test_a_flood_is_delivered_as_fast_beside_dead_ones(plain_sidelightd, tmp_path, record_property):
+    """Rounds of many spans, in turn to a daemon with a healthy exporter alone and to one with dead
+    ones besides: how long until the last span has arrived."""
+    rounds, runs = 7, 20000
+    env = cases.Env(Certificates(tmp_path), Backend())
+    rows = [case for _, case in ALL if case.name in DEAD]
+    with contextlib.ExitStack() as stack:
+        backends = [stack.enter_context(case.backend(env)) for case in rows]
+        stack.enter_context(env.target)
+        beside = Beside("beside", "2")
+        stack.callback(beside.close)
+        ports = json.loads(beside.greeting)
+        dead = [case.exporter(env, backend) for case, backend in zip(rows, backends)]
+        daemons = [start(plain_sidelightd, tmp_path / name, [healthy(port), *more], size="256MiB")
+                   for name, port, more in (("alone", ports[0], []), ("among", ports[1], dead))]  # fmt: skip
+        for daemon in daemons:
+            stack.callback(daemon.kill)
+        agents = [stack.enter_context(daemon.agent()) for daemon in daemons]
+        sent: list[list[tuple[float, int]]] = [[], []]
+        for number in range(rounds):
+            for daemon, agent, so_far in zip(daemons, agents, sent):
+                burst = frames_of(runs)
+                so_far.append((time.monotonic(), runs))
+                agent.send_bytes(burst)
+                agent.flush()
+                total = runs * (number + 1)
+                eventually(lambda: exporter_ledger(daemon.metrics(), "healthy")["delivered"] == total)
+        assert [daemon.stop() for daemon in daemons] == [0, 0]
+        alone, among = (statistics.median(delays_of(*pair)) for pair in zip(sent, beside.ask()))
+    said = f"{runs} spans delivered in {1e3 * among:.0f} ms, in {1e3 * alone:.0f} ms without dead ones"
+    record_property("healthy", said)
+    print(said)
+    assert among <= 1.05 * alone + 0.02
