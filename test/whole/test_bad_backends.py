@@ -397,7 +397,7 @@ DEAD = ("refused", "syn_black_hole", "never_reads", "never_answers", "status_503
 def test_a_flood_is_delivered_as_fast_beside_dead_ones(plain_sidelightd, tmp_path, record_property):
     """Rounds of many spans, in turn to a daemon with a healthy exporter alone and to one with dead
     ones besides: how long until the last span has arrived."""
-    rounds, runs = 7, 20000
+    rounds, runs = 5, 40000
     env = cases.Env(Certificates(tmp_path), Backend())
     rows = [case for _, case in ALL if case.name in DEAD]
     with contextlib.ExitStack() as stack:
