@@ -251,16 +251,17 @@ GRPC_THROTTLES = [
     _grpc("http_404", g.http_status(404), "grpc_unimplemented", "404"),
 ]  # fmt: skip
 
+# OK without the one message that gRPC wants is INTERNAL, as it is to gRPC's own clients.
 GRPC_ANSWERS = [
     _grpc("no_status", g.no_status, ANY, ambiguous=True, requests=25),
     _grpc("no_status_no_message", g.no_status_no_message, ANY, ambiguous=True, requests=25),
-    _grpc("no_message", g.ok_without_a_message, DELIVERS),
-    _grpc("two_messages", g.two_messages, DELIVERS),
-    _grpc("cut_message", g.cut_message, DELIVERS),
-    _grpc("garbage_message", g.garbage_message, DELIVERS),
-    _grpc("long_claim", g.long_claim, DELIVERS),
-    _grpc("gzip_message", g.ok_gzipped, DELIVERS),
-    _grpc("unknown_encoding", g.ok_unknown_encoding, DELIVERS),
+    _grpc("no_message", g.ok_without_a_message, "grpc_internal", "can be read"),
+    _grpc("two_messages", g.two_messages, "grpc_internal", "can be read"),
+    _grpc("cut_message", g.cut_message, "grpc_internal", "can be read"),
+    _grpc("garbage_message", g.garbage_message, "grpc_internal", "can be read"),
+    _grpc("long_claim", g.long_claim, "grpc_internal", "can be read"),
+    _grpc("gzip_message", g.ok_gzipped, "grpc_internal", "can be read"),
+    _grpc("unknown_encoding", g.ok_unknown_encoding, "grpc_internal", "can be read"),
     _grpc("web_page", g.web_page, ANY, "."),
     _grpc("wrong_content_type", g.wrong_content_type, DELIVERS),
     _grpc("status_zero_in_letters", g.garbage_status, ANY, ambiguous=True),
@@ -270,12 +271,14 @@ GRPC_ANSWERS = [
 ]
 
 GRPC_STREAMS = [
-    *[_grpc(f"reset_{c}", g.resets(c), WAITS, ".") for c in (7, 8, 11)],
+    _grpc("reset_7", g.resets(7), WAITS, ".", requests=150),  # REFUSED_STREAM: curl itself tries six times
+    *[_grpc(f"reset_{c}", g.resets(c), WAITS, ".") for c in (8, 11)],
     *[_grpc(f"reset_{c}", g.resets(c, taken=True), ANY, ".", ambiguous=True) for c in (0, 1, 2)],
     _grpc("reset_instead_of_trailers", g.resets_after_status(2), ANY, ".", ambiguous=True),
     _grpc("goes_away", g.goes_away(), WAITS, "."),
     _grpc("goes_away_calm", g.goes_away(11), WAITS, "."),
-    _grpc("goes_away_after_the_answer", g.goes_away_after_the_answer(), DELIVERS),
+    # curl 7.88 may lose trailers that a GOAWAY follows: at least once, but not only once.
+    _grpc("goes_away_after_the_answer", g.goes_away_after_the_answer(), DELIVERS, ambiguous=True),
     _grpc("closes_after_request", g.closes_after_request, WAITS, ".", ambiguous=True),
     _grpc("never_answers", g.never_answers, WAITS, ".", ambiguous=True, timeout="500ms"),
     _grpc("hangs_after_headers", g.hangs_after_headers, WAITS, ".", ambiguous=True, timeout="500ms"),

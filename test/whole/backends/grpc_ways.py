@@ -96,7 +96,7 @@ def resets_after_status(code: int) -> Way:
 def _go_away(call: GrpcCall, last: int, code: int) -> None:
     call.h2.close_connection(error_code=code, last_stream_id=last)
     call.flush()
-    call.peer.socket.close()
+    call.peer.end()
     raise Gone
 
 

@@ -100,6 +100,11 @@ class Peer:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 
+    def end(self) -> None:
+        """Says nothing more, and closes after the other side: nothing that was sent is lost."""
+        self.socket.shutdown(socket.SHUT_WR)
+        self.linger(0.5)
+
     def linger(self, seconds: float = 60) -> None:
         """Says nothing more until the other side leaves or the backend turns good."""
         deadline = time.monotonic() + seconds
@@ -279,8 +284,10 @@ class Backend:
             if context:
                 held = context.wrap_socket(connection, server_side=True)
             self.converse(Peer(self, held))
-        except (OSError, Gone, ssl.SSLError, ValueError) as error:
-            if isinstance(error, ValueError) and not isinstance(error, ssl.SSLError):
+        except (OSError, Gone):
+            pass  # ssl.SSLError is an OSError
+        except Exception as error:
+            if self.is_good or isinstance(error, ValueError):
                 self.faults.append(repr(error))
         finally:
             self._open.discard(connection)
