@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -349,6 +350,24 @@ def test_bad_backend(outcomes, group, case):
 @pytest.mark.parametrize("group", cases.GROUPS)
 def test_a_redirect_is_never_followed(outcomes, group):
     assert outcomes(group).target.connections == 0
+
+
+def test_the_probe_sees_a_loop_that_stalls(plain_sidelightd, tmp_path):
+    """And is not fooled by a busy machine: what the loop waits for a CPU is taken off."""
+    daemon = start(plain_sidelightd, tmp_path / "stalled", [])
+    try:
+        probe = Beside("probe", f"{daemon.socket}:{daemon.process.pid}")
+        for _ in range(3):
+            daemon.signal(signal.SIGSTOP)
+            time.sleep(0.05)  # the stall
+            daemon.signal(signal.SIGCONT)
+            time.sleep(0.05)
+        (times,) = probe.ask()
+        probe.close()
+    finally:
+        daemon.signal(signal.SIGCONT)
+        daemon.kill()
+    assert sum(one > STALL_MS for one in times) == 3
 
 
 def percentile(values: list[float], part: float) -> float:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import oracle
+import oracle_metrics
 from backends.certs import Certificates
 from backends.server import Backend
 from conftest import Daemon, assert_ledger, clean_environment, eventually
@@ -159,3 +160,38 @@ def test_the_collector_says_the_same_again(daemon, collector, protocol, transpor
     assert found == []
     assert_ledger(d, "collector")
     assert d.stop() == 0
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_collector_says_the_same_metrics_again(daemon, collector, protocol):
+    output = collector.outputs["plain"]
+    output.requests.clear()
+    options = {"signals": ["metrics"], "metrics_interval": "1s"}
+    d = daemon({"exporters": [collector.exporter(protocol, "plain", **options)]})
+    play(d)
+    count = len(requests_with(output, "metrics", 1))
+    before = d.metrics()
+    eventually(lambda: len(output.taken("metrics")) > count)
+    after = d.metrics()
+    report = output.taken("metrics")[count].message
+    assert oracle_metrics.differences(before, report, after) == []
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_collector_says_the_same_log_events_again(daemon, collector, protocol):
+    output = collector.outputs["plain"]
+    output.requests.clear()
+    options = {"signals": ["logs"], "content": True}
+    with Backend() as direct:
+        direct.turn_good()
+        straight = {**collector.exporter("http/protobuf", "plain", **options), "name": "straight"}
+        d = daemon({"exporters": [collector.exporter(protocol, "plain", **options),
+                                  {**straight, "endpoint": direct.endpoint}]})  # fmt: skip
+        session = play(d)
+        said, again = (
+            sorted(record.SerializeToString(deterministic=True)
+                   for request in requests_with(backend, "logs", len(session.roots))
+                   for record in request.items)
+            for backend in (direct, output)
+        )  # fmt: skip
+    assert said == again

@@ -124,6 +124,37 @@ def test_metrics_are_those_of_a_scrape(daemon, backends):
         assert resource.scope_metrics[0].scope.name == "sidelight"
 
 
+def test_a_log_event_for_each_request(daemon, backends):
+    """The event of a root's end: whose it is and when, with its content only where that is asked for."""
+    ways = list(itertools.product(PROTOCOLS, (False, True)))
+    opened = [backends(protocol) for protocol, _ in ways]
+    exporters = [
+        exporter(f"e{n}", backend, signals=["logs"], content=content)
+        for n, (backend, (_, content)) in enumerate(zip(opened, ways))
+    ]
+    d = daemon({"exporters": exporters})
+    session = play(d)
+    roots = {oracle.span_id(run_id): session.spans[oracle.span_id(run_id)] for run_id in session.roots}
+    same = {}
+    for backend, (protocol, content) in zip(opened, ways):
+        requests = requests_with(backend, "logs", len(roots))
+        records = [record for request in requests for record in request.items]
+        assert sorted(record.span_id for record in records) == sorted(roots)
+        for record in records:
+            root = roots[record.span_id]
+            assert record.trace_id == root.trace_id
+            assert root.start_time_unix_nano <= record.time_unix_nano <= root.end_time_unix_nano
+            assert root.end_time_unix_nano <= record.observed_time_unix_nano <= time.time_ns()
+            assert record.event_name
+            oracle.attributes_of(record.attributes)  # none of them twice
+        for request in requests:
+            groups = request.message.resource_logs
+            assert oracle.resource_differences(EXPECTED_RESOURCE, groups) == []
+        assert ("Prestatyn" in str(records)) == content
+        texts = sorted(record.SerializeToString(deterministic=True) for record in records)
+        assert same.setdefault(content, texts) == texts, f"{protocol} says something else"
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_unix_socket_is_an_endpoint(daemon, backends, tmp_path, protocol):
     backend = backends(protocol, path=tmp_path / "backend.sock")
