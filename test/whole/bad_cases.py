@@ -296,7 +296,8 @@ GRPC_FLOODS = [
     _grpc("not_http_2", g.not_http_2, WAITS, "."),
     _grpc("partly_3", g.partly(3, "too old"), partly=lambda n: min(3, n), **_SOME),
     _grpc("partly_more_than_sent", g.partly(lambda n: n + 9), partly=lambda n: n, **_SOME),
-    _grpc("partly_a_message", g.partly(0, "hello"), partly=lambda n: 0, then="partial_success", log="hello"),
+    _grpc("partly_a_message", g.partly(0, "hello"), partly=lambda n: 0, then="partial_success",
+          log="hello"),
 ]
 
 
@@ -355,7 +356,8 @@ TLS = [
 NAMES = [
     Case(f"name_{name}", Way(), WAITS, log, group="names", timeout="1s",
          endpoint=f"http://{name}.sidelight.test:{{port}}")
-    for name, log in (("missing", "host name"), ("hang", "no answer"), ("broken", "host name"), ("garbage", "no answer"))
+    for name, log in (("missing", "host name"), ("hang", "no answer"),
+                      ("broken", "host name"), ("garbage", "no answer"))
 ]  # fmt: skip
 
 

@@ -7,18 +7,19 @@ broken.* is a failure, garbage.* is answered with garbage. When it is good they 
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import struct
 import threading
 
-ADDRESS = "127.47.11.53"
 _SERVFAIL, _NXDOMAIN = 2, 3
 
 
 class NameServer:
     def __init__(self):
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind((ADDRESS, 53))
+        self.address = "127." + ".".join(str(random.randrange(1, 255)) for _ in range(3))
+        self.socket.bind((self.address, 53))
         self.asked: list[str] = []
         self.is_good = False
         threading.Thread(target=self._serve, daemon=True).start()

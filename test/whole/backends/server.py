@@ -317,7 +317,7 @@ class Backend:
         call.record = self.keep(call.path, call.headers, call.read_body())
         if bad and self.way.request:
             call.record.taken = bool(self.way.request(call))
-            return call.peer.socket.fileno() >= 0 and not call.backend.state.get("hang_up")
+            return call.peer.socket.fileno() >= 0
         call.record.taken = True
         call.ok()
         return True
