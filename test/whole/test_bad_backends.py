@@ -26,6 +26,8 @@ import pytest
 
 import bad_cases as cases
 import oracle
+from backends import grpc_ways as g
+from backends import http_ways as h
 from backends.certs import Certificates
 from backends.dns import NameServer
 from backends.server import Backend
@@ -56,6 +58,7 @@ class Outcome:
     stalls: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     delays: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     arrived: dict[str, int] = dataclasses.field(default_factory=dict)
+    peak_mib: dict[str, float] = dataclasses.field(default_factory=dict)  # of memory
 
 
 # --- one group --------------------------------------------------------------------------------
@@ -216,6 +219,9 @@ class Group:
             eventually(lambda: all(sum(exporter_ledger(among.metrics(), c.name).values()) == stored
                                    for c in self.rows), 3)  # fmt: skip
         self.outcome.end = among.metrics()
+        for name, daemon in zip(("alone", "among"), self.daemons):
+            status = Path(f"/proc/{daemon.process.pid}/status").read_text()
+            self.outcome.peak_mib[name] = int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
         codes = [daemon.stop() for daemon in self.daemons]
         assert codes == [0, 0]
         seen = self.beside.ask()
@@ -393,6 +399,16 @@ def test_a_healthy_exporter_beside_them_notices_nothing(outcomes, group, record_
     assert among - alone <= 0.05 * EVERY
 
 
+def test_endless_answers_cost_little_memory(plain_sidelightd, tmp_path, record_property):
+    """An answer is kept up to 4 MiB, whatever is poured."""
+    rows = [case for _, case in ALL if case.flood or case.name == "gzip_bomb"]
+    peak = Group(rows, plain_sidelightd, tmp_path).run().peak_mib
+    said = f"{peak['among']:.0f} MiB with {len(rows)} floods, {peak['alone']:.0f} MiB without"
+    record_property("memory", said)
+    print(said)
+    assert peak["among"] - peak["alone"] <= 4 * len(rows)
+
+
 def frames_of(runs: int) -> bytes:
     now, messages = time.time_ns(), []
     for _ in range(runs):
@@ -438,3 +454,31 @@ def test_a_flood_is_delivered_as_fast_beside_dead_ones(plain_sidelightd, tmp_pat
     record_property("healthy", said)
     print(said)
     assert among <= 1.05 * alone + 0.02
+
+
+@pytest.mark.parametrize(
+    ("protocol", "way", "reason"),
+    [
+        ("http/protobuf", h.only_traces, "http_404"),
+        ("http/json", h.only_traces, "http_404"),
+        ("grpc", g.only_traces, "grpc_unimplemented"),
+    ],
+)
+def test_a_backend_of_traces_alone_gets_them_all(daemon, protocol, way, reason):
+    """One signal's refusals are its own: counted, told once, and nothing to the others."""
+    case = cases.Case("only_traces", way, protocol=protocol)
+    with Backend() as target, case.backend(cases.Env(None, target)) as backend:
+        signals = {"signals": ["traces", "metrics", "logs"], "metrics_interval": "1s"}
+        d = daemon({"exporters": [{**case.exporter(None, backend), **signals}]})
+        with d.agent() as agent:
+            for _ in range(5):
+                agent.runs(RUNS)
+                agent.flush()
+        label = {"exporter": case.name, "reason": reason}
+        eventually(lambda: d.metrics()("sidelight_metric_points_rejected_total", **label) > 0)
+        eventually(lambda: d.metrics()("sidelight_log_records_rejected_total", **label) == 5 * RUNS)
+        assert exporter_ledger(d.metrics(), case.name)["delivered"] == 5 * RUNS
+        assert len(set(backend.taken_ids())) == len(backend.taken_ids()) == 5 * RUNS
+        for signal in ("metrics", "logs"):
+            told = [line for line in d.lines if f"exporter {case.name} ({signal}):" in line]
+            assert len(told) == 1 and f"takes no {signal}" in told[0], told

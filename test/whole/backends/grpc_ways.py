@@ -65,6 +65,17 @@ def partly(rejected, message: str = "") -> Way:
     return _way(answer, taken=True)
 
 
+def _only_traces(call: GrpcCall) -> bool:
+    if call.signal != "traces":
+        call.fail(12, f"unknown service {call.path.split('/')[1]}")
+        return False
+    call.ok()
+    return True
+
+
+only_traces = Way(request=_only_traces)
+
+
 def too_large_over(spans: int) -> Way:
     """grpcio's words when a message is over its limit."""
 

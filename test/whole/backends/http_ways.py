@@ -129,6 +129,17 @@ def redirect(code: int, target) -> Way:
     return status(code, Location=f"{target.endpoint}/v1/traces")
 
 
+def _only_traces(call: Call) -> bool:
+    if call.signal != "traces":
+        call.reply(404, b"no such page", "text/plain")
+        return False
+    call.ok()
+    return True
+
+
+only_traces = Way(request=_only_traces)
+
+
 def too_large_over(spans: int) -> Way:
     """413 to a request of more spans than that."""
 
