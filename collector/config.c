@@ -167,18 +167,22 @@ void config_free_pairs(struct config_pair *pairs, size_t count)
 	free(pairs);
 }
 
+void exporter_config_deinit(struct exporter_config *e)
+{
+	free(e->name);
+	free(e->endpoint);
+	free(e->tls.ca_file);
+	free(e->tls.cert_file);
+	free(e->tls.key_file);
+	free(e->tls.server_name);
+	config_free_pairs(e->headers, e->header_count);
+	*e = (struct exporter_config){0};
+}
+
 void config_free(struct config *c)
 {
-	for (size_t i = 0; i < c->exporter_count; i++) {
-		struct exporter_config *e = &c->exporters[i];
-		free(e->name);
-		free(e->endpoint);
-		free(e->tls.ca_file);
-		free(e->tls.cert_file);
-		free(e->tls.key_file);
-		free(e->tls.server_name);
-		config_free_pairs(e->headers, e->header_count);
-	}
+	for (size_t i = 0; i < c->exporter_count; i++)
+		exporter_config_deinit(&c->exporters[i]);
 	free(c->exporters);
 	config_free_pairs(c->service_attributes, c->service_attribute_count);
 	free(c->file);

@@ -103,6 +103,9 @@ MUST_CHECK int config_load(struct config *ret, const struct config_flags *flags,
 
 void config_free(struct config *c);
 
+/** Frees what it owns and leaves it empty. */
+void exporter_config_deinit(struct exporter_config *e);
+
 /** Whether two exporters are the same in all that they do. */
 bool exporter_config_equal(const struct exporter_config *a, const struct exporter_config *b);
 

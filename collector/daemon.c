@@ -34,7 +34,14 @@ struct daemon {
 	struct exporters *exporters;
 	struct http *http;
 	bool failed; // the disk did, while we ran
+
+	// SIGHUP
+	uv_work_t work;
+	struct config fresh; // while changing
+	bool changing, change_again;
 };
+
+static void change(struct daemon *d);
 
 static void notify(const char *state)
 {
@@ -63,32 +70,90 @@ static void on_stop(uv_signal_t *handle, int number)
 	uv_stop(&d->loop);
 }
 
-/* Nothing of the configuration is changed while running yet: it is checked, and compared. */
-static void on_hangup(uv_signal_t *handle, int number)
-{
-	struct daemon *d = handle->data;
-	struct config fresh;
-	char *before = NULL, *after = NULL;
-	size_t before_len = 0, after_len = 0;
+/* --- SIGHUP: other exporters --- */
 
-	if (config_load(&fresh, d->flags, stderr) < 0) {
+/* A section that can't be changed while running is compared as it is printed. */
+static char *print_without_exporters(const struct config *c)
+{
+	struct config shown = *c;
+	char *text = NULL;
+	size_t len;
+	FILE *out = open_memstream(&text, &len);
+
+	if (!out)
+		return NULL;
+	shown.exporter_count = 0;
+	config_print(&shown, out);
+	return fclose(out) == 0 ? text : NULL;
+}
+
+static bool needs_restart(const struct config *before, const struct config *after)
+{
+	char *old = print_without_exporters(before);
+	char *new = print_without_exporters(after);
+	bool differs = old && new &&strcmp(old, new) != 0;
+
+	free(old);
+	free(new);
+	return differs;
+}
+
+static void say_change(const struct exporters_change *c, int rc)
+{
+	if (rc < 0)
+		log_error("exporter %s: could not be started: %s", c->failed, err_str(rc));
+	log_info("SIGHUP: exporters: %u go on as they are, %u started, %u stopped", c->kept,
+	         c->started, c->stopped);
+}
+
+/* A thread of libuv's pool: stopping an exporter waits for its threads. */
+static void change_exporters(uv_work_t *work)
+{
+	struct daemon *d = work->data;
+	struct exporters_change change;
+
+	int rc = exporters_change(d->exporters, d->fresh.exporters, d->fresh.exporter_count,
+	                          &change);
+	say_change(&change, rc);
+}
+
+static void on_changed(uv_work_t *work, int status)
+{
+	struct daemon *d = work->data;
+
+	config_free(&d->fresh);
+	d->changing = false;
+	if (d->change_again)
+		change(d);
+}
+
+static void change(struct daemon *d)
+{
+	d->change_again = d->changing;
+	if (d->changing)
+		return;
+	if (config_load(&d->fresh, d->flags, stderr) < 0) {
 		log_error("SIGHUP: the configuration has errors; nothing was changed");
 		return;
 	}
-	FILE *old = open_memstream(&before, &before_len);
-	FILE *new = open_memstream(&after, &after_len);
-	if (old && new) {
-		config_print(d->config, old);
-		config_print(&fresh, new);
-	}
-	bool both = old && fclose(old) == 0 && new &&fclose(new) == 0;
-	if (both && strcmp(before, after) == 0)
-		log_info("SIGHUP: the configuration is the same");
-	else
-		log_warn("SIGHUP: the configuration has changed; restart sidelightd to use it");
-	free(before);
-	free(after);
-	config_free(&fresh);
+	if (needs_restart(d->config, &d->fresh))
+		log_warn("SIGHUP: more than exporters has changed; restart sidelightd to use it");
+	d->work.data = d;
+	d->changing = uv_queue_work(&d->loop, &d->work, change_exporters, on_changed) == 0;
+	if (!d->changing)
+		config_free(&d->fresh);
+}
+
+static void on_hangup(uv_signal_t *handle, int number)
+{
+	change(handle->data);
+}
+
+static void finish_change(struct daemon *d)
+{
+	d->change_again = false;
+	while (d->changing)
+		uv_run(&d->loop, UV_RUN_ONCE);
 }
 
 static void catch_signals(struct daemon *d)
@@ -145,6 +210,7 @@ static int open_store(struct daemon *d)
 		.dir = d->config->data_dir,
 		.bytes = d->config->store_bytes,
 		.retention_ns = d->config->retention_ns,
+		.keep_undelivered = d->config->when_full == WHEN_FULL_REFUSE_NEWEST,
 		.stats = &d->stats,
 	};
 	char *quarantine = NULL;
@@ -251,12 +317,24 @@ static int start_http(struct daemon *d)
 	return rc;
 }
 
+static size_t write_otlp_metrics(void *ctx, struct buf *out)
+{
+	struct daemon *d = ctx;
+
+	return pipeline_write_otlp_metrics(ingest_pipeline(d->ingest), out);
+}
+
 static int start_exporters(struct daemon *d)
 {
-	int rc = exporters_start(&d->exporters, d->config, d->store, &d->stats);
+	struct exporters_source source = {d->store, &d->stats, write_otlp_metrics, d};
+	struct exporters_change change = {0};
 
+	int rc = exporters_new(&d->exporters, &source);
+	if (rc == 0)
+		rc = exporters_change(d->exporters, d->config->exporters, d->config->exporter_count,
+		                      &change);
 	if (rc < 0)
-		log_error("exporters: %s", err_str(rc));
+		log_error("exporter %s: %s", change.failed, err_str(rc));
 	return rc;
 }
 
@@ -298,6 +376,7 @@ static int start(struct daemon *d)
 static void stop(struct daemon *d)
 {
 	notify("STOPPING=1");
+	finish_change(d);
 	http_stop(d->http);
 	ingest_stop(d->ingest);
 	exporters_stop(d->exporters, EXPORT_GRACE_NS);

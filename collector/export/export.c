@@ -2,197 +2,179 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/eventfd.h>
-#include <time.h>
-#include <unistd.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "export/exporter.h"
 
-enum { STACK_BYTES = 256 * 1024 };
-
-/* One of them and its thread. */
-struct member {
-	struct exporter exporter;
-	struct exporters *all;
-	pthread_t thread;
-	bool started;
-};
-
 struct exporters {
-	struct store *store;
+	struct exporters_source source;
+	pthread_mutex_t lock; // of the list, not of what is in it
 	size_t count;
-	struct member list[CAP_EXPORTERS];
-	atomic_bool stopping;
-	int abort_fd;
-	pthread_mutex_t lock;
-	pthread_cond_t ended; // with lock
-	size_t running;       // with lock
+	struct exporter *list[CAP_EXPORTERS];
 };
 
-static void *run(void *arg)
-{
-	struct member *m = arg;
-
-	exporter_run(&m->exporter);
-	pthread_mutex_lock(&m->all->lock);
-	m->all->running--;
-	pthread_cond_signal(&m->all->ended);
-	pthread_mutex_unlock(&m->all->lock);
-	return NULL;
-}
-
-/* Signals are the loop's: a thread inherits this mask. */
-static int start_thread(struct member *m)
-{
-	pthread_attr_t attr;
-	sigset_t all, old;
-
-	int err = pthread_attr_init(&attr);
-	if (err)
-		return -err;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	err = pthread_attr_setstacksize(&attr, STACK_BYTES);
-	if (!err)
-		err = pthread_create(&m->thread, &attr, run, m);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	pthread_attr_destroy(&attr);
-	m->started = err == 0;
-	return -err;
-}
-
-static struct exporters *new_exporters(struct store *store)
+int exporters_new(struct exporters **ret, const struct exporters_source *source)
 {
 	struct exporters *x = calloc(1, sizeof(*x));
-	pthread_condattr_t attr;
 
-	if (!x)
-		return NULL;
-	x->store = store;
-	x->abort_fd = -1;
-	pthread_mutex_init(&x->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&x->ended, &attr);
-	pthread_condattr_destroy(&attr);
-	return x;
-}
-
-static void free_exporters(struct exporters *x)
-{
-	for (size_t i = 0; i < x->count; i++)
-		exporter_close(&x->list[i].exporter);
-	if (x->abort_fd >= 0)
-		close(x->abort_fd);
-	pthread_cond_destroy(&x->ended);
-	pthread_mutex_destroy(&x->lock);
-	free(x);
-}
-
-static int open_all(struct exporters *x, const struct config *config, struct stats *stats)
-{
-	x->abort_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (x->abort_fd < 0)
-		return -errno;
-	for (size_t i = 0; i < config->exporter_count; i++) {
-		struct member *m = &x->list[x->count++];
-		m->all = x;
-		m->exporter = (struct exporter){
-			.store = x->store,
-			.stopping = &x->stopping,
-			.config = &config->exporters[i],
-			.stats = &stats->exporters[i].lanes[SIGNAL_TRACES],
-			.host = {.abort_fd = x->abort_fd},
-		};
-		snprintf(stats->exporters[i].name, sizeof(stats->exporters[i].name), "%s",
-		         config->exporters[i].name);
-		atomic_store(&stats->exporters[i].signals, 1u << SIGNAL_TRACES);
-		atomic_store(&stats->exporters[i].active, true);
-		int err = exporter_open(&m->exporter);
-		if (err)
-			return err;
-	}
-	atomic_store(&stats->exporter_count, (unsigned)x->count);
-	return 0;
-}
-
-static int start_all(struct exporters *x)
-{
-	int err = 0;
-
-	// None ends, and so none counts itself out, before all have been counted.
-	pthread_mutex_lock(&x->lock);
-	for (size_t i = 0; i < x->count && !err; i++) {
-		err = start_thread(&x->list[i]);
-		if (!err)
-			x->running++;
-	}
-	pthread_mutex_unlock(&x->lock);
-	return err;
-}
-
-int exporters_start(struct exporters **ret, const struct config *config, struct store *store,
-                    struct stats *stats)
-{
-	if (config->exporter_count > CAP_EXPORTERS)
-		return -EINVAL;
-	struct exporters *x = new_exporters(store);
 	if (!x)
 		return -ENOMEM;
-	int err = open_all(x, config, stats);
-	if (err) {
-		free_exporters(x);
-		return err;
-	}
-	err = start_all(x);
-	if (err) {
-		exporters_stop(x, 0);
-		return err;
-	}
+	x->source = *source;
+	pthread_mutex_init(&x->lock, NULL);
 	*ret = x;
 	return 0;
 }
 
+/* --- their places in the statistics --- */
+
+static struct exporter_stats *find_place(struct stats *stats, const char *name)
+{
+	unsigned count = atomic_load(&stats->exporter_count);
+
+	for (unsigned i = 0; i < count; i++) {
+		if (strcmp(stats->exporters[i].name, name) == 0)
+			return &stats->exporters[i];
+	}
+	if (count == CAP_EXPORTER_NAMES)
+		return NULL;
+	struct exporter_stats *place = &stats->exporters[count];
+	snprintf(place->name, sizeof(place->name), "%s", name);
+	atomic_store(&stats->exporter_count, count + 1);
+	return place;
+}
+
+static void set_active(struct exporter_stats *place, unsigned signals)
+{
+	atomic_store(&place->signals, signals);
+	atomic_store_explicit(&place->active, signals != 0, memory_order_release);
+}
+
+/* --- changing them --- */
+
+static void add(struct exporters *x, struct exporter *e)
+{
+	pthread_mutex_lock(&x->lock);
+	x->list[x->count++] = e;
+	pthread_mutex_unlock(&x->lock);
+}
+
+static struct exporter *take_out(struct exporters *x, size_t i)
+{
+	struct exporter *e = x->list[i];
+
+	pthread_mutex_lock(&x->lock);
+	x->list[i] = x->list[--x->count];
+	pthread_mutex_unlock(&x->lock);
+	return e;
+}
+
+static struct exporter_config *find_equal(struct exporter_config *list, size_t count,
+                                          const struct exporter_config *config)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (list[i].name && exporter_config_equal(&list[i], config))
+			return &list[i];
+	}
+	return NULL;
+}
+
+/* Stops what is not in the list, and empties the list's elements of what goes on. */
+static void stop_others(struct exporters *x, struct exporter_config *list, size_t count,
+                        struct exporters_change *ret)
+{
+	for (size_t i = x->count; i > 0; i--) {
+		struct exporter *e = x->list[i - 1];
+		struct exporter_config *same = find_equal(list, count, &e->config);
+		if (same) {
+			exporter_config_deinit(same);
+			ret->kept++;
+			continue;
+		}
+		take_out(x, i - 1);
+		exporter_ask_to_stop(e);
+		set_active(e->stats, 0);
+		exporter_free(e, 0);
+		ret->stopped++;
+	}
+}
+
+static int start_one(struct exporters *x, struct exporter_config *config)
+{
+	struct exporter_stats *place = find_place(x->source.stats, config->name);
+	unsigned signals = config->signals;
+	struct exporter *e;
+
+	if (!place || x->count == CAP_EXPORTERS) {
+		exporter_config_deinit(config);
+		return -ENOSPC;
+	}
+	int err = exporter_new(&e, config, &x->source, place);
+	if (err)
+		return err;
+	set_active(place, signals);
+	add(x, e);
+	return 0;
+}
+
+int exporters_change(struct exporters *x, struct exporter_config *list, size_t count,
+                     struct exporters_change *ret)
+{
+	char name[sizeof(ret->failed)];
+	int failed = 0;
+
+	*ret = (struct exporters_change){0};
+	stop_others(x, list, count, ret);
+	for (size_t i = 0; i < count; i++) {
+		if (!list[i].name)
+			continue;
+		snprintf(name, sizeof(name), "%s", list[i].name);
+		int err = start_one(x, &list[i]);
+		ret->started += err == 0;
+		if (err && !failed) {
+			failed = err;
+			memcpy(ret->failed, name, sizeof(name));
+		}
+	}
+	return failed;
+}
+
+/* --- while they run --- */
+
 void exporters_notify(struct exporters *x)
 {
+	pthread_mutex_lock(&x->lock);
 	for (size_t i = 0; i < x->count; i++)
-		exporter_notify(&x->list[i].exporter);
+		for (unsigned l = 0; l < x->list[i]->lane_count; l++)
+			if (x->list[i]->lanes[l].signal != SIGNAL_METRICS)
+				lane_notify(&x->list[i]->lanes[l]);
+	pthread_mutex_unlock(&x->lock);
 }
 
-static void abort_all(struct exporters *x)
+void exporters_count_refused(struct exporters *x, uint64_t before_seq, uint64_t starts)
 {
-	uint64_t one = 1;
-	ssize_t n = write(x->abort_fd, &one, sizeof(one));
-
-	(void)n; // an eventfd that nobody has written takes this
-}
-
-static struct timespec deadline_of(uint64_t mono_ns)
-{
-	return (struct timespec){(time_t)(mono_ns / NS_PER_S), (long)(mono_ns % NS_PER_S)};
+	pthread_mutex_lock(&x->lock);
+	for (size_t i = 0; i < x->count; i++)
+		for (unsigned l = 0; l < x->list[i]->lane_count; l++) {
+			struct lane *lane = &x->list[i]->lanes[l];
+			if (lane->signal == SIGNAL_TRACES && atomic_load(&lane->at) < before_seq)
+				stat_add(&lane->stats->refused, starts);
+		}
+	pthread_mutex_unlock(&x->lock);
 }
 
 void exporters_stop(struct exporters *x, uint64_t grace_ns)
 {
 	if (!x)
 		return;
-	struct timespec deadline = deadline_of(clock_mono_ns() + grace_ns);
-	atomic_store(&x->stopping, true);
+	uint64_t deadline = clock_mono_ns() + grace_ns;
+
 	for (size_t i = 0; i < x->count; i++)
-		exporter_wake(&x->list[i].exporter);
-	pthread_mutex_lock(&x->lock);
-	while (x->running > 0)
-		if (pthread_cond_timedwait(&x->ended, &x->lock, &deadline))
-			break;
-	pthread_mutex_unlock(&x->lock);
-	abort_all(x);
+		exporter_ask_to_stop(x->list[i]);
 	for (size_t i = 0; i < x->count; i++)
-		if (x->list[i].started)
-			pthread_join(x->list[i].thread, NULL);
-	free_exporters(x);
+		exporter_free(x->list[i], deadline);
+	pthread_mutex_destroy(&x->lock);
+	free(x);
 }

@@ -79,7 +79,8 @@ int restore_runs(struct runs *r, struct store *store, struct moment now)
 	rc = refold_requests(&w, store);
 	if (rc < 0)
 		return rc;
-	uint64_t next = store_next_seq(store); // no more of them than are remembered
+	uint64_t first, next; // no more of them than are remembered
+	store_bounds(store, STORE_SPANS, &first, &next);
 	return store_spans(store, next > CAP_CLOSED_RUNS ? next - CAP_CLOSED_RUNS : 0, since,
 	                   remember, &w);
 }

@@ -32,10 +32,11 @@ struct write {
 	struct store *s;
 	MDB_txn *txn;
 	uint64_t now_ns; // unix
-	uint64_t next[LOGS];
+	uint64_t next[STORE_LOGS];
 	struct evicted evicted;
 	uint64_t used; // pages, at its end
 	uint64_t oldest_ns;
+	uint64_t lost[CAP_LOSSES];
 };
 
 /* An upper bound of the pages that the batch's blocks take: their bytes, and for each what is left
@@ -122,20 +123,6 @@ static int append_blocks(struct write *w, enum which_log which, struct block_wri
 	return 0;
 }
 
-static int put_cursors(struct write *w, const struct note *notes, unsigned count)
-{
-	for (unsigned i = 0; i < count; i++) {
-		if (!notes[i].pending)
-			continue;
-		MDB_val k = val_of(notes[i].name, strlen(notes[i].name));
-		MDB_val v = val_of(&notes[i].seq, sizeof(notes[i].seq));
-		int rc = mdb_put(w->txn, w->s->cursors, &k, &v, 0);
-		if (rc != 0)
-			return rc;
-	}
-	return 0;
-}
-
 /* An empty log has no last block to go on counting from. */
 static int put_next(struct write *w)
 {
@@ -146,7 +133,7 @@ static int put_next(struct write *w)
 
 static bool is_emptied(const struct write *w)
 {
-	for (unsigned i = 0; i < LOGS; i++) {
+	for (unsigned i = 0; i < STORE_LOGS; i++) {
 		if (w->evicted.first[i] != 0 && w->evicted.first[i] == w->next[i])
 			return true;
 	}
@@ -170,9 +157,15 @@ static uint64_t steady_unix_ns(const struct store *s)
 static int write_begin(struct write *w, struct store *s)
 {
 	*w = (struct write){.s = s, .now_ns = steady_unix_ns(s)};
-	for (unsigned i = 0; i < LOGS; i++)
+	for (unsigned i = 0; i < STORE_LOGS; i++)
 		w->next[i] = atomic_load(&s->logs[i].next);
 	return mdb_txn_begin(s->env, NULL, 0, &w->txn);
+}
+
+/* Where the observations alone are held, every cursor of the spans is past them. */
+static uint64_t held_before(const struct write *w)
+{
+	return w->evicted.held && w->evicted.held_before == 0 ? 1 : w->evicted.held_before;
 }
 
 /* Commits and, once it is durable, publishes. */
@@ -183,6 +176,8 @@ static int write_commit(struct write *w)
 	w->used = used_pages(s, w->txn);
 	w->oldest_ns = s->retention_ns ? oldest_stored_ns(s, w->txn) : UINT64_MAX;
 	int rc = is_emptied(w) ? put_next(w) : 0;
+	if (rc == 0)
+		rc = losses_put(s, w->txn, w->lost);
 	if (rc != 0) {
 		mdb_txn_abort(w->txn);
 		return rc;
@@ -190,11 +185,13 @@ static int write_commit(struct write *w)
 	rc = mdb_txn_commit(w->txn);
 	if (rc != 0)
 		return rc;
-	for (unsigned i = 0; i < LOGS; i++) {
+	for (unsigned i = 0; i < STORE_LOGS; i++) {
 		if (w->evicted.first[i] != 0)
 			atomic_store(&s->logs[i].first, w->evicted.first[i]);
 		atomic_store(&s->logs[i].next, w->next[i]);
 	}
+	memcpy(s->lost_written, w->lost, sizeof(s->lost_written));
+	atomic_store(&s->held_before, held_before(w));
 	stat_add(&s->stats->blocks_evicted, w->evicted.blocks);
 	stat_add(&s->stats->spans_evicted, w->evicted.spans);
 	stat_set(&s->stats->store_bytes, w->used * s->page_bytes);
@@ -219,11 +216,11 @@ static int write_batch(struct write *w, struct batch *b)
 	uint64_t after = used_pages(s, w->txn) + need;
 	if (after > share(s, FULL) && after > before)
 		return MDB_MAP_FULL;
-	rc = append_blocks(w, SPANS, &b->spans);
-	return rc != 0 ? rc : append_blocks(w, OBSERVATIONS, &b->observations);
+	rc = append_blocks(w, STORE_SPANS, &b->spans);
+	return rc != 0 ? rc : append_blocks(w, STORE_OBSERVATIONS, &b->observations);
 }
 
-static int write_once(struct store *s, struct batch *b, const struct note *notes, unsigned count)
+static int write_once(struct store *s, struct batch *b)
 {
 	struct write w;
 	int rc = write_begin(&w, s);
@@ -232,7 +229,7 @@ static int write_once(struct store *s, struct batch *b, const struct note *notes
 		return rc;
 	rc = write_batch(&w, b);
 	if (rc == 0)
-		rc = put_cursors(&w, notes, count);
+		rc = notes_put(s, w.txn);
 	if (rc != 0) {
 		mdb_txn_abort(w.txn);
 		return rc;
@@ -282,17 +279,16 @@ static int make_room(struct store *s, uint64_t pages, bool *ret_evicted)
 }
 
 /* A map that is full, or so split up that a large block finds no place, is not an error yet. */
-static int write_with_room(struct store *s, struct batch *b, const struct note *notes,
-                           unsigned count)
+static int write_with_room(struct store *s, struct batch *b)
 {
 	uint64_t pages = pages_of_batch(s, b) + s->limit_pages / 50;
 	bool evicted = true;
-	int rc = write_once(s, b, notes, count);
+	int rc = write_once(s, b);
 
 	for (unsigned i = 0; i < ROOM_TRIES && evicted && rc == MDB_MAP_FULL; i++) {
 		rc = make_room(s, pages << (2 * i), &evicted);
 		if (rc == 0)
-			rc = write_once(s, b, notes, count);
+			rc = write_once(s, b);
 	}
 	return rc;
 }
@@ -331,7 +327,7 @@ static bool is_removed(const struct store *s)
 	return mdb_env_get_fd(s->env, &fd) == 0 && fstat(fd, &st) == 0 && st.st_nlink == 0;
 }
 
-static int commit(struct store *s, struct batch *b, const struct note *notes, unsigned count)
+static int commit(struct store *s, struct batch *b)
 {
 	uint64_t begun = clock_mono_ns();
 
@@ -341,7 +337,7 @@ static int commit(struct store *s, struct batch *b, const struct note *notes, un
 		return ERR_REMOVED;
 	if (pages_of_batch(s, b) > share(s, FULL))
 		return -E2BIG;
-	int rc = judge(s, write_with_room(s, b, notes, count));
+	int rc = judge(s, write_with_room(s, b));
 	if (rc != 0)
 		return rc;
 	if (batch_is_empty(b))
@@ -354,29 +350,6 @@ static int commit(struct store *s, struct batch *b, const struct note *notes, un
 }
 
 /* --- the worker --- */
-
-static struct note *find_note(struct store *s, const char *name)
-{
-	for (unsigned i = 0; i < s->note_count; i++) {
-		if (strcmp(s->notes[i].name, name) == 0)
-			return &s->notes[i];
-	}
-	return NULL;
-}
-
-/* What was written is no longer pending, unless it moved on meanwhile. */
-static void settle_notes(struct store *s, const struct note *written, unsigned count)
-{
-	s->noted_ns = 0;
-	for (unsigned i = 0; i < count; i++) {
-		if (s->notes[i].seq == written[i].seq)
-			s->notes[i].pending = false;
-	}
-	for (unsigned i = 0; i < s->note_count; i++) {
-		if (s->notes[i].pending)
-			s->noted_ns = clock_mono_ns();
-	}
-}
 
 /* Waits until there is a batch, or a cursor or a block has waited long enough. */
 static void await_work(struct store *s)
@@ -401,15 +374,13 @@ static void await_work(struct store *s)
 static void work(struct store *s, struct batch *none)
 {
 	struct batch *b = s->batch;
-	struct note notes[CAP_EXPORTERS];
-	unsigned count = s->note_count;
 
-	memcpy(notes, s->notes, sizeof(notes));
+	notes_take(s);
 	pthread_mutex_unlock(&s->lock);
-	int rc = commit(s, b ? b : none, notes, count);
+	int rc = commit(s, b ? b : none);
 	pthread_mutex_lock(&s->lock);
 	if (rc == 0)
-		settle_notes(s, notes, count);
+		notes_written(s);
 	else if (s->noted_ns)
 		s->noted_ns = clock_mono_ns(); // try again later
 	if (rc != 0 && s->expiry_ns)
@@ -479,32 +450,4 @@ void write_notes(struct store *s)
 		work(s, &none);
 	pthread_mutex_unlock(&s->lock);
 	batch_deinit(&none);
-}
-
-void commit_cursor(struct store *s, const char *name, uint64_t seq)
-{
-	pthread_mutex_lock(&s->lock);
-	struct note *n = find_note(s, name);
-	if (!n) {
-		assert(s->note_count < CAP_EXPORTERS && strlen(name) < sizeof(n->name));
-		n = &s->notes[s->note_count++];
-		strncpy(n->name, name, sizeof(n->name) - 1);
-	}
-	n->seq = seq;
-	n->pending = true;
-	if (s->noted_ns == 0) {
-		s->noted_ns = clock_mono_ns();
-		pthread_cond_signal(&s->wake);
-	}
-	pthread_mutex_unlock(&s->lock);
-}
-
-bool noted_cursor(struct store *s, const char *name, uint64_t *ret_seq)
-{
-	pthread_mutex_lock(&s->lock);
-	const struct note *n = find_note(s, name);
-	if (n)
-		*ret_seq = n->seq;
-	pthread_mutex_unlock(&s->lock);
-	return n != NULL;
 }

@@ -28,7 +28,3 @@ void commit_submit(struct store *s, struct batch *b);
 
 /** Waits for the batch under way, writes what exporters noted, ends the thread. */
 void commit_stop(struct store *s);
-
-/** Notes that everything before seq has been delivered to, or given up for, the exporter `name`.
- * Thread-safe, never blocks; durable with the next commit, at the latest a second later. */
-void commit_cursor(struct store *s, const char *name, uint64_t seq);

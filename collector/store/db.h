@@ -14,6 +14,7 @@
 #include "base/caps.h"
 #include "store/batch.h"
 #include "store/commit.h"
+#include "store/cursor.h"
 #include "store/store.h"
 
 enum {
@@ -23,8 +24,6 @@ enum {
 	WALK_CHUNK = 256 * KIB, // copied out at a time when walking
 	WALK_CAP = STORE_BLOCK_MAX + WALK_CHUNK,
 };
-
-enum which_log { SPANS, OBSERVATIONS, LOGS };
 
 struct log {
 	MDB_dbi blocks, dir;
@@ -43,20 +42,25 @@ _Static_assert(sizeof(struct dir_entry) == 32, "32 bytes on disk");
 
 /* What an exporter noted and is not durable yet. */
 struct note {
-	char name[64];
-	uint64_t seq;
-	bool pending;
+	char name[80];
+	enum which_log which;
+	struct cursor cursor;
+	bool pending; // not durable yet
+	bool active;  // an exporter goes by it
 };
 
 struct store {
 	MDB_env *env;
 	MDB_dbi meta, open, cursors;
-	struct log logs[LOGS];
+	struct log logs[STORE_LOGS];
 	uint64_t page_bytes, limit_pages, retention_ns;
 	uint64_t opened_unix_ns, opened_mono_ns;
 	struct stats *stats, unwatched; // the second one when nobody gave the first
 	int lock_fd;                    // -1: read_only
-	bool preallocated;
+	bool preallocated, keep_undelivered;
+	atomic_uint_fast64_t held_before; // store_is_held(); 0: it is not
+	uint64_t set_aside;               // files, when it was opened
+	uint64_t lost_before[CAP_LOSSES]; // by the daemons before this one
 
 	pthread_mutex_t readers_lock;
 	MDB_txn *readers[IDLE_READERS]; // reset, to be renewed
@@ -70,12 +74,16 @@ struct store {
 	void *ctx;
 	struct batch *batch; // NULL: none handed over
 	bool stopping;
-	struct note notes[CAP_EXPORTERS];
+	struct note notes[CAP_CURSORS];
 	unsigned note_count;
 	uint64_t noted_ns; // monotonic, of the oldest pending note; 0: none
 	// the worker's own
+	struct note writing[CAP_CURSORS];
+	unsigned writing_count;
+	uint64_t keep_from[STORE_LOGS]; // what must stay for an exporter; UINT64_MAX: nothing must
 	uint64_t expiry_ns; // monotonic, when to look for blocks that are too old; 0: never
 	bool broken;        // a sync failed: what is on the disk can't be known any more
+	uint64_t lost_written[CAP_LOSSES];
 };
 
 /** LMDB's codes in our words; the one place that knows them. Ours pass through, so that a function
@@ -175,25 +183,42 @@ MUST_CHECK int quarantine(const char *dir, char **ret_path);
 
 /* --- commit.c --- */
 
-/** The position noted under name since the store was opened; false: none was. */
-bool noted_cursor(struct store *s, const char *name, uint64_t *ret_seq);
-
-/** Writes the positions noted since commit_stop(): exporters deliver to the last. */
+/** Writes what was noted since commit_stop(): exporters deliver to the last. */
 void write_notes(struct store *s);
+
+/* --- cursor.c; with the store's lock, but for notes_put() --- */
+
+/** Copies what is to be written, and where exporters are. */
+void notes_take(struct store *s);
+/** LMDB's code. */
+MUST_CHECK int notes_put(struct store *s, MDB_txn *txn);
+/** What was taken is durable. */
+void notes_written(struct store *s);
+/** Whether a value of this many bytes can be a cursor. */
+bool cursor_is_sound(size_t len);
+
+/* --- losses.c --- */
+
+void losses_load(struct store *s, MDB_txn *txn);
+/** Writes them if there are new ones; ret_written are those of lost_written once it is durable.
+ * LMDB's code. */
+MUST_CHECK int losses_put(struct store *s, MDB_txn *txn, uint64_t ret_written[CAP_LOSSES]);
 
 /* --- evict.c --- */
 
 /* What a transaction removed. */
 struct evicted {
 	uint64_t blocks, spans;
-	uint64_t first[LOGS]; // the oldest sequence number left; 0: nothing was removed
+	uint64_t first[STORE_LOGS]; // the oldest sequence number left; 0: nothing was removed
+	uint64_t held_before;       // a block of spans that ends here had to stay; 0: none
+	bool held;                  // a block of either log had to
 };
 
 /** Pages in use, as the transaction sees them: a few numbers added up, no walk. */
 uint64_t used_pages(const struct store *s, MDB_txn *txn);
 
-/** Removes the oldest blocks of both logs while more than target pages are used, and those stored
- * before expired_ns (unix). Adds to *ret. LMDB's code or ours. */
+/** Removes the oldest blocks of both logs while more than target pages are used, but for those from
+ * keep_from on, and those stored before expired_ns (unix). Adds to *ret. LMDB's code or ours. */
 MUST_CHECK int evict(struct store *s, MDB_txn *txn, uint64_t target, uint64_t expired_ns,
                      struct evicted *ret);
 

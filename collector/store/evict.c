@@ -16,10 +16,10 @@ uint64_t used_pages(const struct store *s, MDB_txn *txn)
 		s->meta,
 		s->open,
 		s->cursors,
-		s->logs[SPANS].blocks,
-		s->logs[SPANS].dir,
-		s->logs[OBSERVATIONS].blocks,
-		s->logs[OBSERVATIONS].dir,
+		s->logs[STORE_SPANS].blocks,
+		s->logs[STORE_SPANS].dir,
+		s->logs[STORE_OBSERVATIONS].blocks,
+		s->logs[STORE_OBSERVATIONS].dir,
 	};
 	uint64_t pages = 2;
 	MDB_stat st;
@@ -64,16 +64,16 @@ static int remove_head(const struct store *s, MDB_txn *txn, enum which_log which
 	if (rc != 0)
 		return rc;
 	ret->blocks++;
-	if (which == SPANS)
+	if (which == STORE_SPANS)
 		ret->spans += h->entry.count;
 	ret->first[which] = h->seq + h->entry.count;
 	return read_head(h);
 }
 
-static int open_heads(const struct store *s, MDB_txn *txn, struct head heads[LOGS])
+static int open_heads(const struct store *s, MDB_txn *txn, struct head heads[STORE_LOGS])
 {
-	memset(heads, 0, LOGS * sizeof(heads[0]));
-	for (unsigned i = 0; i < LOGS; i++) {
+	memset(heads, 0, STORE_LOGS * sizeof(heads[0]));
+	for (unsigned i = 0; i < STORE_LOGS; i++) {
 		heads[i].log = &s->logs[i];
 		int rc = mdb_cursor_open(txn, s->logs[i].dir, &heads[i].cursor);
 		if (rc != 0)
@@ -85,38 +85,56 @@ static int open_heads(const struct store *s, MDB_txn *txn, struct head heads[LOG
 	return 0;
 }
 
-static void close_heads(struct head heads[LOGS])
+static void close_heads(struct head heads[STORE_LOGS])
 {
-	for (unsigned i = 0; i < LOGS; i++) {
+	for (unsigned i = 0; i < STORE_LOGS; i++) {
 		if (heads[i].cursor)
 			mdb_cursor_close(heads[i].cursor);
 	}
 }
 
-/* The log whose head is the oldest; LOGS when both are empty. */
-static enum which_log oldest(const struct head heads[LOGS])
+/* The log whose head is the oldest; STORE_LOGS when both are empty. */
+static enum which_log oldest(const struct head heads[STORE_LOGS])
 {
-	enum which_log found = LOGS;
+	enum which_log found = STORE_LOGS;
 
-	for (unsigned i = 0; i < LOGS; i++) {
-		if (heads[i].there &&
-		    (found == LOGS || heads[i].entry.stored_ns < heads[found].entry.stored_ns))
+	for (unsigned i = 0; i < STORE_LOGS; i++) {
+		if (heads[i].there && (found == STORE_LOGS ||
+		                       heads[i].entry.stored_ns < heads[found].entry.stored_ns))
 			found = (enum which_log)i;
 	}
 	return found;
 }
 
+/* An exporter has not got all of the head, and the store keeps that for it. All blocks behind it
+ * are kept, too. */
+static bool stays(const struct store *s, enum which_log which, struct head *h, struct evicted *ret)
+{
+	uint64_t end = h->seq + h->entry.count;
+
+	if (end <= s->keep_from[which])
+		return false;
+	ret->held = true;
+	if (which == STORE_SPANS)
+		ret->held_before = end;
+	h->there = false;
+	return true;
+}
+
 int evict(struct store *s, MDB_txn *txn, uint64_t target, uint64_t expired_ns, struct evicted *ret)
 {
-	struct head heads[LOGS];
+	struct head heads[STORE_LOGS];
 	int rc = open_heads(s, txn, heads);
 
 	while (rc == 0) {
 		enum which_log which = oldest(heads);
-		if (which == LOGS ||
-		    (heads[which].entry.stored_ns >= expired_ns && used_pages(s, txn) <= target))
+		if (which == STORE_LOGS)
 			break;
-		rc = remove_head(s, txn, which, &heads[which], ret);
+		bool expired = heads[which].entry.stored_ns < expired_ns;
+		if (!expired && used_pages(s, txn) <= target)
+			break;
+		if (expired || !stays(s, which, &heads[which], ret))
+			rc = remove_head(s, txn, which, &heads[which], ret);
 	}
 	close_heads(heads);
 	return rc;
@@ -124,12 +142,12 @@ int evict(struct store *s, MDB_txn *txn, uint64_t target, uint64_t expired_ns, s
 
 uint64_t oldest_stored_ns(const struct store *s, MDB_txn *txn)
 {
-	struct head heads[LOGS];
+	struct head heads[STORE_LOGS];
 	uint64_t ns = UINT64_MAX;
 
 	if (open_heads(s, txn, heads) == 0) {
 		enum which_log which = oldest(heads);
-		if (which != LOGS)
+		if (which != STORE_LOGS)
 			ns = heads[which].entry.stored_ns;
 	}
 	close_heads(heads);

@@ -203,10 +203,10 @@ int open_databases(struct store *s, MDB_txn *txn, unsigned create)
 		{"meta", 0, &s->meta},
 		{"open", 0, &s->open},
 		{"cursors", 0, &s->cursors},
-		{"spans", MDB_INTEGERKEY, &s->logs[SPANS].blocks},
-		{"spans_dir", MDB_INTEGERKEY, &s->logs[SPANS].dir},
-		{"observations", MDB_INTEGERKEY, &s->logs[OBSERVATIONS].blocks},
-		{"observations_dir", MDB_INTEGERKEY, &s->logs[OBSERVATIONS].dir},
+		{"spans", MDB_INTEGERKEY, &s->logs[STORE_SPANS].blocks},
+		{"spans_dir", MDB_INTEGERKEY, &s->logs[STORE_SPANS].dir},
+		{"observations", MDB_INTEGERKEY, &s->logs[STORE_OBSERVATIONS].blocks},
+		{"observations_dir", MDB_INTEGERKEY, &s->logs[STORE_OBSERVATIONS].dir},
 	};
 
 	for (unsigned i = 0; i < sizeof(databases) / sizeof(databases[0]); i++) {
@@ -215,8 +215,8 @@ int open_databases(struct store *s, MDB_txn *txn, unsigned create)
 		if (rc != 0)
 			return rc;
 	}
-	s->logs[SPANS].mark_bytes = mark_bytes(BLOCK_SPANS);
-	s->logs[OBSERVATIONS].mark_bytes = mark_bytes(BLOCK_OBSERVATIONS);
+	s->logs[STORE_SPANS].mark_bytes = mark_bytes(BLOCK_SPANS);
+	s->logs[STORE_OBSERVATIONS].mark_bytes = mark_bytes(BLOCK_OBSERVATIONS);
 	return 0;
 }
 
@@ -242,7 +242,7 @@ static int write_format(struct store *s, MDB_txn *txn)
 static int load_log(struct store *s, MDB_txn *txn, enum which_log which)
 {
 	struct log *log = &s->logs[which];
-	uint64_t next[LOGS] = {1, 1}, first;
+	uint64_t next[STORE_LOGS] = {1, 1}, first;
 	struct dir_entry entry;
 	MDB_cursor *c;
 	MDB_val k = val_of("next", 4), v;
@@ -281,10 +281,12 @@ static int load(struct store *s, bool read_only)
 	rc = open_databases(s, txn, read_only ? 0 : MDB_CREATE);
 	if (rc == 0 && !read_only)
 		rc = write_format(s, txn);
-	for (unsigned i = 0; i < LOGS && rc == 0; i++)
+	for (unsigned i = 0; i < STORE_LOGS && rc == 0; i++)
 		rc = load_log(s, txn, (enum which_log)i);
 	if (rc == 0)
 		rc = mdb_stat(txn, s->meta, &st);
+	if (rc == 0)
+		losses_load(s, txn);
 	if (rc != 0) {
 		mdb_txn_abort(txn);
 		return rc;
@@ -364,6 +366,7 @@ static struct store *store_new(const struct store_options *o)
 	s->opened_unix_ns = clock_unix_ns();
 	s->opened_mono_ns = clock_mono_ns();
 	s->retention_ns = o->retention_ns;
+	s->keep_undelivered = o->keep_undelivered;
 	pthread_mutex_init(&s->readers_lock, NULL);
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_condattr_init(&attr);
@@ -412,8 +415,10 @@ static int open_writable(struct store *s, const struct store_options *o, char **
 		rc = take_lock(o->dir, &s->lock_fd, &marked);
 	if (rc == 0)
 		rc = verify(o->dir, o->bytes, marked, FOR_WRITING);
-	if (rc == ERR_CORRUPT)
+	if (rc == ERR_CORRUPT) {
 		rc = quarantine(o->dir, ret_quarantine);
+		s->set_aside = 1;
+	}
 	if (rc == 0 || rc == -ENOENT)
 		rc = from_mdb(open_env(s, o));
 	if (rc == 0)

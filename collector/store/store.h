@@ -21,6 +21,8 @@
 
 struct store;
 
+enum which_log { STORE_SPANS, STORE_OBSERVATIONS, STORE_LOGS };
+
 /* No block is larger: a record of several megabytes has one of its own. */
 #define STORE_BLOCK_MAX (4u * CAP_BATCH)
 
@@ -28,6 +30,7 @@ struct store_options {
 	const char *dir;       // created 0700 when missing
 	uint64_t bytes;        // quota, and the map's size; at least 16 MiB
 	uint64_t retention_ns; // 0: by bytes alone
+	bool keep_undelivered; // when full: keep what an exporter has not got, and take no more
 	bool read_only;        // the command-line tool: no lock file is taken over a live daemon
 	struct stats *stats;   // borrowed; may be NULL when read_only
 };
@@ -109,7 +112,7 @@ typedef bool store_wants_fn(void *ctx, const uint8_t trace_id[16]);
 int store_traces(struct store *s, const uint32_t *fingerprints, size_t count, store_wants_fn *wants,
                  store_span_fn *fn, void *ctx);
 
-/* --- exporters: cursors over the spans --- */
+/* --- exporters: their cursors are in cursor.h --- */
 
 /* What store_read() copied out. */
 struct store_chunk {
@@ -119,26 +122,27 @@ struct store_chunk {
 	uint64_t count;     // records in the chunk, the skipped ones not among them
 };
 
-/** Copies the blocks from from_seq on into out (cleared first), whole blocks, at least one and at
- * most max_bytes otherwise; out must be able to hold STORE_BLOCK_MAX. Walk them with chunk_each().
- * count is 0 when there is nothing new; count + lost is next_seq - from_seq. */
-int store_read(struct store *s, uint64_t from_seq, size_t max_bytes, struct buf *out,
-               struct store_chunk *ret);
+/** Copies the blocks of a log from from_seq on into out (cleared first), whole blocks, at least one
+ * and at most max_bytes otherwise; out must be able to hold STORE_BLOCK_MAX. Walk them with
+ * chunk_each(). count is 0 when there is nothing new; count + lost is next_seq - from_seq. */
+int store_read(struct store *s, enum which_log which, uint64_t from_seq, size_t max_bytes,
+               struct buf *out, struct store_chunk *ret);
 
 /** Calls fn for each record of what store_read() copied, in order. */
 int chunk_each(const struct buf *chunk, const struct store_chunk *range, store_span_fn *fn,
                void *ctx);
 
-/** The position saved under an exporter's name: the sequence number to read next. A new name starts
- * at the end of the log, or at its beginning. */
-int store_cursor(struct store *s, const char *name, bool from_beginning, uint64_t *ret_seq);
+/** The number of the oldest record in the log, and the one that the next will get: equal when there
+ * is none. */
+void store_bounds(struct store *s, enum which_log which, uint64_t *ret_first, uint64_t *ret_next);
 
-/** The sequence number that the next span gets. */
-uint64_t store_next_seq(struct store *s);
+/** keep_undelivered: whether the store is full of what exporters have not got, so that nothing new
+ * should begin. *ret_before: those of the spans whose cursor is before it are to blame. */
+bool store_is_held(struct store *s, uint64_t *ret_before);
 
-/** The number of the oldest span in the log, and the one that the next span will get: equal when
- * there is none. */
-void store_bounds(struct store *s, uint64_t *ret_first, uint64_t *ret_next);
+/* --- what was lost before it was stored --- */
 
-/** Spans in the log at or after seq. */
-uint64_t store_pending(struct store *s, uint64_t seq);
+/** Calls fn for each reason that ever lost something, since the store was made: a counter of
+ * struct stats, "frames_refused/REASON" or "stores_set_aside". */
+typedef void store_loss_fn(void *ctx, const char *reason, uint64_t count);
+void store_losses(struct store *s, store_loss_fn *fn, void *ctx);

@@ -1,11 +1,9 @@
-/* The open runs that outlived a commit, and the exporters' cursors: the few random keys. */
+/* The open runs that outlived a commit. */
 #include <errno.h>
 #include <string.h>
 
 #include "store/db.h"
 #include "store/store.h"
-
-/* --- open runs --- */
 
 /* Copies runs after *after, with their ids, until the chunk is full or they end. */
 static int copy_open(struct store *s, const struct run_id *after, const uint8_t *trace_id,
@@ -117,42 +115,4 @@ int store_open_get(struct store *s, const struct run_id *run, struct buf *out)
 	}
 	reader_end(s, txn);
 	return rc;
-}
-
-/* --- cursors --- */
-
-static int saved_cursor(struct store *s, const char *name, uint64_t *ret_seq)
-{
-	MDB_val k = val_of(name, strlen(name)), v;
-	MDB_txn *txn;
-	int rc = reader_begin(s, &txn);
-
-	if (rc != 0)
-		return rc;
-	rc = from_mdb(mdb_get(txn, s->cursors, &k, &v));
-	if (rc == 0 && v.mv_size != sizeof(*ret_seq))
-		rc = ERR_CORRUPT;
-	if (rc == 0)
-		memcpy(ret_seq, v.mv_data, sizeof(*ret_seq));
-	reader_end(s, txn);
-	return rc;
-}
-
-int store_cursor(struct store *s, const char *name, bool from_beginning, uint64_t *ret_seq)
-{
-	const struct log *log = &s->logs[SPANS];
-	uint64_t seq = 0;
-
-	if (noted_cursor(s, name, ret_seq))
-		return 0;
-	int rc = saved_cursor(s, name, &seq);
-	if (rc != 0 && rc != -ENOENT)
-		return rc;
-	if (rc == -ENOENT) {
-		/* Noted at once: what comes between now and its first delivery is its own. */
-		seq = atomic_load(from_beginning ? &log->first : &log->next);
-		commit_cursor(s, name, seq);
-	}
-	*ret_seq = seq;
-	return 0;
 }

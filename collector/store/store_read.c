@@ -9,36 +9,27 @@
 
 int store_spans(struct store *s, uint64_t from_seq, uint64_t since_ns, store_span_fn *fn, void *ctx)
 {
-	return walk_records(s, &s->logs[SPANS], from_seq, since_ns, fn, ctx);
+	return walk_records(s, &s->logs[STORE_SPANS], from_seq, since_ns, fn, ctx);
 }
 
-int store_read(struct store *s, uint64_t from_seq, size_t max_bytes, struct buf *out,
-               struct store_chunk *ret)
+int store_read(struct store *s, enum which_log which, uint64_t from_seq, size_t max_bytes,
+               struct buf *out, struct store_chunk *ret)
 {
 	struct range range = {from_seq, 0, max_bytes};
 
-	return copy_blocks(s, &s->logs[SPANS], &range, out, ret);
+	return copy_blocks(s, &s->logs[which], &range, out, ret);
 }
 
-uint64_t store_next_seq(struct store *s)
+void store_bounds(struct store *s, enum which_log which, uint64_t *ret_first, uint64_t *ret_next)
 {
-	return atomic_load(&s->logs[SPANS].next);
+	*ret_first = atomic_load(&s->logs[which].first);
+	*ret_next = atomic_load(&s->logs[which].next);
 }
 
-void store_bounds(struct store *s, uint64_t *ret_first, uint64_t *ret_next)
+bool store_is_held(struct store *s, uint64_t *ret_before)
 {
-	*ret_first = atomic_load(&s->logs[SPANS].first);
-	*ret_next = atomic_load(&s->logs[SPANS].next);
-}
-
-uint64_t store_pending(struct store *s, uint64_t seq)
-{
-	uint64_t first, next;
-
-	store_bounds(s, &first, &next);
-	if (seq < first)
-		seq = first;
-	return next > seq ? next - seq : 0;
+	*ret_before = atomic_load(&s->held_before);
+	return *ret_before != 0;
 }
 
 int chunk_each(const struct buf *chunk, const struct store_chunk *range, store_span_fn *fn,
@@ -89,7 +80,8 @@ int store_observations_forward(struct store *s, uint64_t from_seq, uint64_t sinc
 {
 	struct observation_call call = {fn, ctx};
 
-	return walk_records(s, &s->logs[OBSERVATIONS], from_seq, since_ns, call_observation, &call);
+	return walk_records(s, &s->logs[STORE_OBSERVATIONS], from_seq, since_ns, call_observation,
+	                    &call);
 }
 
 static bool keep_record(void *ctx, const struct span_record *rec)
@@ -119,7 +111,7 @@ static int each_backward(const struct buf *chunk, uint64_t before_seq, struct bu
 
 int store_observations(struct store *s, uint64_t before_seq, store_observation_fn *fn, void *ctx)
 {
-	const struct log *log = &s->logs[OBSERVATIONS];
+	const struct log *log = &s->logs[STORE_OBSERVATIONS];
 	struct observation_call call = {fn, ctx};
 	struct buf chunk, records;
 	int rc;

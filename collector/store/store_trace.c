@@ -188,7 +188,7 @@ int store_trace(struct store *s, const uint8_t trace_id[16], store_span_fn *fn, 
 	uint8_t id[16];
 	uint32_t fingerprint = trace_fingerprint(trace_id);
 	struct trace_call call = {is_this_trace, id, fn, ctx};
-	struct search q = {&s->logs[SPANS], has_fingerprint, &fingerprint};
+	struct search q = {&s->logs[STORE_SPANS], has_fingerprint, &fingerprint};
 
 	memcpy(id, trace_id, sizeof(id));
 	return walk_found(s, &q, call_wanted, &call);
@@ -199,7 +199,7 @@ int store_traces(struct store *s, const uint32_t *fingerprints, size_t count, st
 {
 	struct trace_call call = {wants, ctx, fn, ctx};
 	struct filter f;
-	struct search q = {&s->logs[SPANS], has_any, &f};
+	struct search q = {&s->logs[STORE_SPANS], has_any, &f};
 
 	if (count == 0)
 		return 0;
@@ -253,7 +253,7 @@ int store_observation(struct store *s, const uint8_t trace_id[16], store_observa
                       void *ctx)
 {
 	struct topmost t = {.trace_id = trace_id};
-	struct search q = {&s->logs[OBSERVATIONS], has_id, trace_id};
+	struct search q = {&s->logs[STORE_OBSERVATIONS], has_id, trace_id};
 	int rc = walk_found(s, &q, find_topmost, &t);
 
 	if (rc != 0)
@@ -261,7 +261,7 @@ int store_observation(struct store *s, const uint8_t trace_id[16], store_observa
 	if (t.seq == 0)
 		return -ENOENT;
 	struct one_call one = {t.seq, {fn, ctx}, false};
-	rc = walk_records(s, &s->logs[OBSERVATIONS], t.seq, 0, call_one, &one);
+	rc = walk_records(s, &s->logs[STORE_OBSERVATIONS], t.seq, 0, call_one, &one);
 	return rc != 0 ? rc : one.found ? 0 : -ENOENT;
 }
 
@@ -323,7 +323,7 @@ static int find_ids(struct store *s, const struct prefix *p, uint64_t *before_se
 	ret->count = 0;
 	if (rc != 0)
 		return rc;
-	rc = dir_open(&d, &s->logs[OBSERVATIONS], txn);
+	rc = dir_open(&d, &s->logs[STORE_OBSERVATIONS], txn);
 	if (rc != 0)
 		goto end;
 	rc = dir_seek_before(&d, *before_seq);

@@ -108,7 +108,7 @@ static bool is_open_sound(const MDB_val *v)
 
 static bool is_cursor_sound(const MDB_val *v)
 {
-	return v->mv_size == sizeof(uint64_t);
+	return cursor_is_sound(v->mv_size);
 }
 
 /* Both databases of a log have the same keys, and each block begins where the one before ended. To
@@ -196,13 +196,13 @@ static enum verdict walk_all(struct walk *w, struct store *s, bool marked)
 		return v;
 	if (open_databases(s, w->txn, 0) != 0)
 		return CORRUPT;
-	for (unsigned i = 0; i < LOGS && v == SOUND; i++)
+	for (unsigned i = 0; i < STORE_LOGS && v == SOUND; i++)
 		v = check_newest(w, &s->logs[i]);
 	if (v == SOUND)
 		v = walk_database(w, s->meta, 0, NULL);
 	if (v == SOUND)
 		v = walk_database(w, s->cursors, 0, is_cursor_sound);
-	for (unsigned i = 0; i < LOGS && v == SOUND; i++)
+	for (unsigned i = 0; i < STORE_LOGS && v == SOUND; i++)
 		v = walk_log(w, &s->logs[i]);
 	return v == SOUND ? walk_database(w, s->open, sizeof(struct run_id), is_open_sound) : v;
 }

@@ -23,6 +23,7 @@ static void fill(struct fixture *f)
 {
 	fixture_init(f);
 	assert_int_equal(fixture_open(f), 0);
+	open_cursor(f, "exporter", false);
 	for (uint32_t i = 0; i < 60; i++) {
 		struct run_id run = {{1, (uint8_t)i}};
 		struct open_head head = {.trace_id = {1}};
@@ -34,7 +35,7 @@ static void fill(struct fixture *f)
 		                 0);
 		if (i % 3 == 0)
 			assert_int_equal(batch_delete_open(&f->batch, &run), 0);
-		commit_cursor(f->store, "exporter", i + 1);
+		note_cursor(f, "exporter", i + 1);
 		assert_int_equal(fixture_commit(f), 0);
 	}
 	fixture_close(f);
@@ -96,10 +97,11 @@ static void read_all(struct fixture *f)
 	struct store_chunk c = {.next_seq = 1};
 	uint8_t trace_id[16];
 	uint64_t from = 0;
+	struct cursor cursor;
 
 	buf_init(&out, STORE_BLOCK_MAX);
 	(void)!store_spans(f->store, 0, 0, meet_span, &m);
-	while (store_read(f->store, c.next_seq, MIB, &out, &c) == 0 && c.next_seq != from)
+	while (store_read(f->store, STORE_SPANS, c.next_seq, MIB, &out, &c) == 0 && c.next_seq != from)
 		from = c.next_seq;
 	fixture_trace_id(trace_id, 8);
 	(void)!store_trace(f->store, trace_id, meet_span, &m);
@@ -108,7 +110,7 @@ static void read_all(struct fixture *f)
 	(void)!store_find_prefix(f->store, trace_id, 0, name_any, NULL);
 	(void)!store_open_runs(f->store, NULL, meet_span, &m);
 	(void)!store_open_load(f->store, load_any, NULL);
-	(void)!store_cursor(f->store, "exporter", true, &from);
+	(void)!cursor_open(f->store, "exporter", STORE_SPANS, true, &cursor);
 	buf_deinit(&out);
 }
 
@@ -318,7 +320,7 @@ static void a_corrupt_block_is_skipped_and_counted(void **state)
 	buf_init(&out, STORE_BLOCK_MAX);
 	do {
 		from = c.next_seq;
-		assert_int_equal(store_read(f.store, from, 200 * KIB, &out, &c), 0);
+		assert_int_equal(store_read(f.store, STORE_SPANS, from, 200 * KIB, &out, &c), 0);
 		count += c.count;
 		lost += c.lost;
 	} while (c.next_seq != from);

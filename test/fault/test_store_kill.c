@@ -17,7 +17,8 @@ static void write_until_killed(struct fixture *f, int to)
 
 	if (fixture_open(f) != 0)
 		_exit(1);
-	uint64_t seq = store_pending(f->store, 0) ? all_spans(f).last : 0;
+	uint64_t seq = spans_from(f, 0) ? all_spans(f).last : 0;
+	open_cursor(f, "exporter", false);
 	for (;;) {
 		for (unsigned i = 0; i < 40; i++)
 			add_span(f, (uint32_t)seq + i, 20 + (seq + i) % 3000, 1);
@@ -26,7 +27,7 @@ static void write_until_killed(struct fixture *f, int to)
 		if (batch_put_open(&f->batch, &run, &head, STR("base"), (struct str){0},
 		                   (struct str){0}, state) != 0)
 			_exit(1);
-		commit_cursor(f->store, "exporter", seq);
+		note_cursor(f, "exporter", seq);
 		if (fixture_commit(f) != 0 || write(to, &seq, sizeof(seq)) != sizeof(seq))
 			_exit(1);
 	}
@@ -61,7 +62,7 @@ static void nothing_acknowledged_is_lost(void **state)
 	struct fixture f;
 	struct buf value;
 	struct open_parts parts;
-	uint64_t cursor, saved;
+	uint64_t saved;
 
 	fixture_init(&f);
 	f.options.bytes = 256 * MIB;
@@ -83,8 +84,7 @@ static void nothing_acknowledged_is_lost(void **state)
 		assert_int_equal(open_parse(&parts, bytes), 0);
 		memcpy(&saved, parts.state.p, sizeof(saved));
 		assert_int_equal(saved, m.last);
-		assert_int_equal(store_cursor(f.store, "exporter", false, &cursor), 0);
-		assert_int_equal(cursor, m.last);
+		assert_int_equal(open_cursor(&f, "exporter", false), m.last);
 		fixture_close(&f);
 	}
 	assert_int_equal(stat_get(&f.stats->blocks_corrupt), 0);

@@ -17,6 +17,7 @@
 
 #include "store/batch.h"
 #include "store/commit.h"
+#include "store/cursor.h"
 #include "store/store.h"
 
 struct fixture {
@@ -181,4 +182,29 @@ static inline struct met all_spans(struct fixture *f)
 
 	assert_int_equal(store_spans(f->store, 0, 0, meet_span, &m), 0);
 	return m;
+}
+
+/* Spans in the log from seq on. */
+static inline uint64_t spans_from(struct fixture *f, uint64_t seq)
+{
+	uint64_t first, next;
+
+	store_bounds(f->store, STORE_SPANS, &first, &next);
+	if (seq < first)
+		seq = first;
+	return next > seq ? next - seq : 0;
+}
+
+/* Opens a cursor of the spans, and returns its place. */
+static inline uint64_t open_cursor(struct fixture *f, const char *name, bool from_beginning)
+{
+	struct cursor c;
+
+	assert_int_equal(cursor_open(f->store, name, STORE_SPANS, from_beginning, &c), 0);
+	return c.seq;
+}
+
+static inline void note_cursor(struct fixture *f, const char *name, uint64_t seq)
+{
+	cursor_note(f->store, name, &(struct cursor){.seq = seq});
 }

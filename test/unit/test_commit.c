@@ -56,7 +56,7 @@ static void assert_ledger(struct fixture *f, uint64_t stored)
 	assert_int_equal(m.count, stored - stat_get(&f->stats->spans_evicted));
 	assert_int_equal(m.last, stored);
 	assert_true(m.in_order);
-	assert_int_equal(store_pending(f->store, 0), m.count);
+	assert_int_equal(spans_from(f, 0), m.count);
 }
 
 /* What LMDB has made of the file is what the check at the next start takes for sound. */
@@ -144,7 +144,8 @@ static void observations_go_in_step_with_spans(void **state)
 			add_span(&f, i, 400, 1);
 		assert_int_equal(fixture_commit(&f), 0);
 	}
-	struct log *spans = &f.store->logs[SPANS], *observations = &f.store->logs[OBSERVATIONS];
+	struct log *spans = &f.store->logs[STORE_SPANS],
+		   *observations = &f.store->logs[STORE_OBSERVATIONS];
 	uint64_t span = atomic_load(&spans->first), observation = atomic_load(&observations->first);
 	assert_true(span > 50000);
 	assert_in_range(observation, span / 1000, span / 1000 + 2);
@@ -170,7 +171,7 @@ static void what_is_too_old_goes_and_the_numbers_go_on(void **state)
 	assert_int_equal(batch_delete_open(&f.batch, &(struct run_id){{1}}), 0);
 	assert_int_equal(fixture_commit(&f), 0);
 	assert_int_equal(all_spans(&f).count, 0);
-	assert_int_equal(store_read(f.store, 4, MIB, &out, &c), 0);
+	assert_int_equal(store_read(f.store, STORE_SPANS, 4, MIB, &out, &c), 0);
 	assert_int_equal(c.lost, 7);
 	assert_int_equal(c.next_seq, 11);
 	fixture_close(&f);
@@ -217,7 +218,7 @@ static void a_slow_exporter_learns_how_many_it_lost(void **state)
 		for (unsigned j = 0; j < 1000; j++)
 			add_span(&f, n++, 500, 1);
 		assert_int_equal(fixture_commit(&f), 0);
-		assert_int_equal(store_read(f.store, seq, 100 * KIB, &out, &c), 0);
+		assert_int_equal(store_read(f.store, STORE_SPANS, seq, 100 * KIB, &out, &c), 0);
 		struct met m = {0};
 		assert_int_equal(chunk_each(&out, &c, meet_span, &m), 0);
 		assert_int_equal(m.count, c.count);
@@ -227,7 +228,7 @@ static void a_slow_exporter_learns_how_many_it_lost(void **state)
 		seq = c.next_seq;
 	}
 	assert_true(lost > 0);
-	assert_int_equal(delivered + lost + store_pending(f.store, seq), n);
+	assert_int_equal(delivered + lost + spans_from(&f, seq), n);
 	buf_deinit(&out);
 	fixture_deinit(&f);
 }
@@ -341,7 +342,8 @@ static void a_cursor_alone_is_written_soon(void **state)
 	fixture_init(&f);
 	assert_int_equal(fixture_open(&f), 0);
 	uint64_t begun = clock_mono_ns();
-	commit_cursor(f.store, "tempo", 5);
+	open_cursor(&f, "tempo", false);
+	note_cursor(&f, "tempo", 5);
 	while (is_pending(&f) && clock_mono_ns() - begun < 10 * NS_PER_S)
 		usleep(10000);
 	assert_false(is_pending(&f));
@@ -356,7 +358,8 @@ static void a_cursor_goes_with_the_next_batch(void **state)
 
 	fixture_init(&f);
 	assert_int_equal(fixture_open(&f), 0);
-	commit_cursor(f.store, "tempo", 5);
+	open_cursor(&f, "tempo", false);
+	note_cursor(&f, "tempo", 5);
 	add_span(&f, 1, 10, 1);
 	assert_int_equal(fixture_commit(&f), 0);
 	assert_false(is_pending(&f));

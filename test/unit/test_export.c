@@ -15,9 +15,9 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "export/export.h"
-#include "export/exporter.h"
+#include "export/otlp_wire.h"
 #include "export/sink.h"
-#include "store/commit.h"
+#include "store/cursor.h"
 #include "store/store.h"
 
 enum { MAX_SPANS = 20000, MAX_SCRIPT = 8, CHUNK = 1000, EXPORTERS = 2 };
@@ -28,8 +28,9 @@ struct store {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	uint64_t oldest, next;
-	uint64_t cursors[EXPORTERS];
-	unsigned cursor_commits;
+	struct cursor places[EXPORTERS];
+	uint64_t cursors[EXPORTERS]; // the places' sequence numbers
+	unsigned opened;
 	int read_errors;  // so many reads fail
 	uint64_t damaged; // so many spans at the end of a chunk can't be read
 };
@@ -47,8 +48,8 @@ static int fake_index(const char *name)
 	return strcmp(name, "second") == 0;
 }
 
-int store_read(struct store *s, uint64_t from_seq, size_t max_bytes, struct buf *out,
-               struct store_chunk *ret)
+int store_read(struct store *s, enum which_log which, uint64_t from_seq, size_t max_bytes,
+               struct buf *out, struct store_chunk *ret)
 {
 	pthread_mutex_lock(&s->lock);
 	int err = s->read_errors > 0 ? ERR_CORRUPT : 0;
@@ -76,13 +77,21 @@ int chunk_each(const struct buf *chunk, const struct store_chunk *range, store_s
 	return 0;
 }
 
-int store_cursor(struct store *s, const char *name, bool from_beginning, uint64_t *ret_seq)
+int cursor_open(struct store *s, const char *name, enum which_log which, bool from_beginning,
+                struct cursor *ret)
 {
-	*ret_seq = s->cursors[fake_index(name)];
+	pthread_mutex_lock(&s->lock);
+	*ret = s->places[fake_index(name)];
+	s->opened++;
+	pthread_mutex_unlock(&s->lock);
 	return 0;
 }
 
-void store_bounds(struct store *s, uint64_t *ret_first, uint64_t *ret_next)
+void cursor_close(struct store *s, const char *name)
+{
+}
+
+void store_bounds(struct store *s, enum which_log which, uint64_t *ret_first, uint64_t *ret_next)
 {
 	pthread_mutex_lock(&s->lock);
 	*ret_first = s->oldest;
@@ -90,12 +99,15 @@ void store_bounds(struct store *s, uint64_t *ret_first, uint64_t *ret_next)
 	pthread_mutex_unlock(&s->lock);
 }
 
-void commit_cursor(struct store *s, const char *name, uint64_t seq)
+void cursor_note(struct store *s, const char *name, const struct cursor *c)
 {
+	struct cursor *place = &s->places[fake_index(name)];
+
 	pthread_mutex_lock(&s->lock);
-	assert_true(seq >= s->cursors[fake_index(name)]);
-	s->cursors[fake_index(name)] = seq;
-	s->cursor_commits++;
+	assert_true(c->seq >= place->seq);
+	assert_int_equal(c->delivered + c->rejected + c->evicted, c->seq - 1);
+	*place = *c;
+	s->cursors[fake_index(name)] = c->seq;
 	pthread_cond_broadcast(&s->changed);
 	pthread_mutex_unlock(&s->lock);
 }
@@ -159,7 +171,7 @@ static const struct sink_ops fake_ops = {
 	.pace_ns = NS_PER_MS,
 };
 
-int otlp_http_open(struct sink **ret, const struct exporter_config *config,
+int otlp_sink_open(struct sink **ret, const struct exporter_config *config, enum otlp_signal signal,
                    const struct sink_host *host)
 {
 	struct fake_sink *f = &sinks[fake_index(config->name)];
@@ -175,14 +187,48 @@ int console_open(struct sink **ret, const struct exporter_config *config,
 	return -ENOENT;
 }
 
+/* --- a backend for metrics: fails once, then takes all --- */
+
+static struct {
+	uint64_t reports, points;
+} metrics_backend;
+
+int otlp_wire_open(struct otlp_wire **ret, const struct exporter_config *c, enum otlp_signal signal,
+                   const struct sink_host *host)
+{
+	assert_int_equal(signal, SIGNAL_METRICS);
+	return 0;
+}
+
+void otlp_wire_close(struct otlp_wire *w)
+{
+}
+
+void otlp_wire_rest(struct otlp_wire *w)
+{
+}
+
+void otlp_wire_send(struct otlp_wire *w, struct str request, struct outcome_report *ret)
+{
+	pthread_mutex_lock(&store.lock);
+	ret->outcome = metrics_backend.reports++ ? OUTCOME_DELIVERED : OUTCOME_RETRY;
+	if (ret->outcome == OUTCOME_DELIVERED)
+		metrics_backend.points += ret->taken;
+	pthread_cond_broadcast(&store.changed);
+	pthread_mutex_unlock(&store.lock);
+}
+
+static size_t write_metrics(void *ctx, struct buf *out)
+{
+	buf_append_str(out, "metrics");
+	return 3;
+}
+
 /* --- the tests' own --- */
 
 static char first_name[] = "first", second_name[] = "second";
-static struct exporter_config exporter_configs[EXPORTERS] = {
-	{.name = first_name, .type = EXPORTER_OTLP},
-	{.name = second_name, .type = EXPORTER_OTLP},
-};
-static struct config config;
+static struct exporter_config configs[EXPORTERS];
+static size_t config_count;
 static struct stats *stats;
 static struct exporters *exporters;
 
@@ -190,16 +236,24 @@ static int setup(void **state)
 {
 	log_set_level(LOG_ERROR + 1);
 	store.oldest = store.next = 1;
-	store.cursor_commits = 0;
+	store.opened = 0;
 	store.read_errors = 0;
 	store.damaged = 0;
 	memset(sinks, 0, sizeof(sinks));
+	memset(&metrics_backend, 0, sizeof(metrics_backend));
 	for (int i = 0; i < EXPORTERS; i++) {
 		store.cursors[i] = 1;
+		store.places[i] = (struct cursor){.seq = 1};
 		sinks[i].sink.ops = &fake_ops;
 		sinks[i].in_order = true;
+		configs[i] = (struct exporter_config){
+			.name = i ? second_name : first_name,
+			.type = EXPORTER_OTLP,
+			.signals = 1u << SIGNAL_TRACES,
+			.interval_ns = NS_PER_MS,
+		};
 	}
-	config = (struct config){.exporters = exporter_configs, .exporter_count = 1};
+	config_count = 1;
 	stats = calloc(1, sizeof(*stats));
 	exporters = NULL;
 	return stats ? 0 : -1;
@@ -212,9 +266,27 @@ static int teardown(void **state)
 	return 0;
 }
 
+/* Makes the exporters those of configs. */
+static struct exporters_change change(void)
+{
+	struct exporter_config list[EXPORTERS];
+	struct exporters_change c;
+
+	for (size_t i = 0; i < config_count; i++) {
+		list[i] = configs[i];
+		list[i].endpoint = strdup("http://localhost");
+		list[i].name = strdup(configs[i].name);
+	}
+	assert_int_equal(exporters_change(exporters, list, config_count, &c), 0);
+	return c;
+}
+
 static void start(void)
 {
-	assert_int_equal(exporters_start(&exporters, &config, &store, stats), 0);
+	struct exporters_source source = {&store, stats, write_metrics, NULL};
+
+	assert_int_equal(exporters_new(&exporters, &source), 0);
+	change();
 }
 
 static void stop(uint64_t grace_ns)
@@ -284,14 +356,6 @@ static void new_spans_wake_a_sleeping_exporter(void **state)
 	stop(NS_PER_S);
 	assert_true(sinks[0].in_order);
 	assert_ledger(0, 50, 0, 0);
-}
-
-static void the_first_position_is_kept_before_any_delivery(void **state)
-{
-	start();
-	stop(NS_PER_S);
-	assert_true(store.cursor_commits > 0);
-	assert_int_equal(sinks[0].tries, 0);
 }
 
 static void a_failed_try_is_made_again_with_the_same_spans(void **state)
@@ -465,7 +529,7 @@ static void a_server_that_asked_us_to_stay_away_gets_no_last_try(void **state)
 
 static void a_hanging_exporter_holds_up_no_other(void **state)
 {
-	config.exporter_count = 2;
+	config_count = 2;
 	sinks[0].hangs = true;
 	add_spans(10);
 	start();
@@ -479,6 +543,68 @@ static void a_hanging_exporter_holds_up_no_other(void **state)
 	assert_ledger(1, 40, 0, 0);
 }
 
+static void metrics_are_reported_until_a_backend_takes_them(void **state)
+{
+	configs[0].signals = 1u << SIGNAL_METRICS;
+	start();
+	wait_until(&metrics_backend.points, 6);
+	stop(NS_PER_S);
+	const struct lane_stats *lane = &stats->exporters[0].lanes[SIGNAL_METRICS];
+	assert_int_equal(stat_get(&lane->failures), 1);
+	assert_int_equal(stat_get(&lane->delivered), metrics_backend.points);
+	assert_int_equal(stat_get(&lane->requests), metrics_backend.reports);
+}
+
+static void a_change_leaves_alone_what_stays_the_same(void **state)
+{
+	start();
+	add_spans(10);
+	wait_until(&store.cursors[0], store.next);
+	config_count = 2;
+	struct exporters_change c = change();
+	assert_int_equal(c.kept, 1);
+	assert_int_equal(c.started, 1);
+	assert_int_equal(c.stopped, 0);
+	assert_int_equal(store.opened, 2);
+	wait_until(&store.cursors[1], store.next);
+	config_count = 1;
+	c = change();
+	assert_int_equal(c.kept, 1);
+	assert_int_equal(c.stopped, 1);
+	assert_false(stats->exporters[1].active);
+	stop(NS_PER_S);
+	assert_ledger(0, 10, 0, 0);
+}
+
+static void a_changed_exporter_goes_on_from_its_cursor(void **state)
+{
+	start();
+	add_spans(10);
+	wait_until(&store.cursors[0], store.next);
+	configs[0].content = true;
+	struct exporters_change c = change();
+	assert_int_equal(c.started, 1);
+	assert_int_equal(c.stopped, 1);
+	add_spans(10);
+	wait_until(&store.cursors[0], store.next);
+	stop(NS_PER_S);
+	assert_true(sinks[0].in_order);
+	assert_ledger(0, 20, 0, 0);
+}
+
+static void refused_starts_are_counted_where_the_store_is_held(void **state)
+{
+	config_count = 2;
+	sinks[0].hangs = true;
+	add_spans(10);
+	start();
+	wait_until(&store.cursors[1], store.next);
+	exporters_count_refused(exporters, 5, 3);
+	stop(0);
+	assert_int_equal(stat_get(&stats->exporters[0].lanes[SIGNAL_TRACES].refused), 3);
+	assert_int_equal(stat_get(&stats->exporters[1].lanes[SIGNAL_TRACES].refused), 0);
+}
+
 #define test(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -486,7 +612,10 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		test(what_is_stored_is_delivered_once_and_in_order),
 		test(new_spans_wake_a_sleeping_exporter),
-		test(the_first_position_is_kept_before_any_delivery),
+		test(metrics_are_reported_until_a_backend_takes_them),
+		test(a_change_leaves_alone_what_stays_the_same),
+		test(a_changed_exporter_goes_on_from_its_cursor),
+		test(refused_starts_are_counted_where_the_store_is_held),
 		test(a_failed_try_is_made_again_with_the_same_spans),
 		test(refused_spans_are_counted_by_reason_and_passed_over),
 		test(a_partial_success_is_not_sent_again),

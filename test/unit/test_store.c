@@ -26,9 +26,9 @@ static void spans_come_back_in_order_also_after_reopening(void **state)
 		assert_int_equal(m.first, 1);
 		assert_int_equal(m.last, 1000);
 		assert_true(m.in_order);
-		assert_int_equal(store_pending(f.store, 1), 1000);
-		assert_int_equal(store_pending(f.store, 901), 100);
-		assert_int_equal(store_pending(f.store, 5000), 0);
+		assert_int_equal(spans_from(&f, 1), 1000);
+		assert_int_equal(spans_from(&f, 901), 100);
+		assert_int_equal(spans_from(&f, 5000), 0);
 		fixture_close(&f);
 		assert_int_equal(fixture_open(&f), 0);
 	}
@@ -80,14 +80,14 @@ static void an_empty_store_has_nothing_and_says_so(void **state)
 	assert_int_equal(fixture_open(&f), 0);
 	buf_init(&out, STORE_BLOCK_MAX);
 	assert_int_equal(all_spans(&f).count, 0);
-	assert_int_equal(store_read(f.store, 0, 4096, &out, &c), 0);
+	assert_int_equal(store_read(f.store, STORE_SPANS, 0, 4096, &out, &c), 0);
 	assert_int_equal(c.count, 0);
 	assert_int_equal(c.next_seq, 1);
 	assert_int_equal(store_trace(f.store, trace_id, meet_span, &m), 0);
 	assert_int_equal(store_open_runs(f.store, NULL, meet_span, &m), 0);
 	assert_int_equal(m.count, 0);
 	assert_int_equal(store_observation(f.store, trace_id, NULL, NULL), -ENOENT);
-	assert_int_equal(store_pending(f.store, 1), 0);
+	assert_int_equal(spans_from(&f, 1), 0);
 	buf_deinit(&out);
 	fixture_deinit(&f);
 }
@@ -109,7 +109,7 @@ static void chunks_are_whole_blocks_that_follow_each_other(void **state)
 	assert_int_equal(fixture_commit(&f), 0);
 	for (;;) {
 		struct met m = {0};
-		assert_int_equal(store_read(f.store, seq, 150 * KIB, &out, &c), 0);
+		assert_int_equal(store_read(f.store, STORE_SPANS, seq, 150 * KIB, &out, &c), 0);
 		if (c.count == 0)
 			break;
 		assert_true(out.len <= 150 * KIB);
@@ -140,10 +140,10 @@ static void a_block_larger_than_the_limit_comes_alone(void **state)
 	add_span(&f, 1, 3 * MIB, 1);
 	add_span(&f, 2, 10, 1);
 	assert_int_equal(fixture_commit(&f), 0);
-	assert_int_equal(store_read(f.store, 1, 1000, &out, &c), 0);
+	assert_int_equal(store_read(f.store, STORE_SPANS, 1, 1000, &out, &c), 0);
 	assert_int_equal(c.count, 1);
 	assert_true(out.len > 3 * MIB);
-	assert_int_equal(store_read(f.store, c.next_seq, 1000, &out, &c), 0);
+	assert_int_equal(store_read(f.store, STORE_SPANS, c.next_seq, 1000, &out, &c), 0);
 	assert_int_equal(c.count, 1);
 	assert_int_equal(c.next_seq, 3);
 	buf_deinit(&out);
@@ -153,29 +153,23 @@ static void a_block_larger_than_the_limit_comes_alone(void **state)
 static void a_cursor_outlives_a_restart(void **state)
 {
 	struct fixture f;
-	uint64_t seq;
 
 	fixture_init(&f);
 	assert_int_equal(fixture_open(&f), 0);
 	for (uint32_t i = 0; i < 10; i++)
 		add_span(&f, i, 10, 1);
 	assert_int_equal(fixture_commit(&f), 0);
-	assert_int_equal(store_cursor(f.store, "late", false, &seq), 0);
-	assert_int_equal(seq, 11);
-	assert_int_equal(store_cursor(f.store, "early", true, &seq), 0);
-	assert_int_equal(seq, 1);
-	commit_cursor(f.store, "early", 7);
-	assert_int_equal(store_cursor(f.store, "early", true, &seq), 0);
-	assert_int_equal(seq, 7);
+	assert_int_equal(open_cursor(&f, "late", false), 11);
+	assert_int_equal(open_cursor(&f, "early", true), 1);
+	note_cursor(&f, "early", 7);
+	assert_int_equal(open_cursor(&f, "early", true), 7);
 	fixture_close(&f);
 
 	assert_int_equal(fixture_open(&f), 0);
 	add_span(&f, 1, 10, 1);
 	assert_int_equal(fixture_commit(&f), 0);
-	assert_int_equal(store_cursor(f.store, "late", false, &seq), 0);
-	assert_int_equal(seq, 11);
-	assert_int_equal(store_cursor(f.store, "early", false, &seq), 0);
-	assert_int_equal(seq, 7);
+	assert_int_equal(open_cursor(&f, "late", false), 11);
+	assert_int_equal(open_cursor(&f, "early", false), 7);
 	fixture_deinit(&f);
 }
 
