@@ -116,9 +116,10 @@ def goes_away(code: int = h2.errors.ErrorCodes.NO_ERROR) -> Way:
     return _way(lambda call: _go_away(call, 0, code))
 
 
-def goes_away_after_the_answer() -> Way:
+def goes_away_after_the_answer(seconds: float) -> Way:
     def answer(call: GrpcCall) -> None:
         call.ok()
+        call.backend.good.wait(seconds)
         _go_away(call, call.stream, 0)
 
     return _way(answer, taken=True)
