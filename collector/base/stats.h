@@ -32,8 +32,10 @@
 	  "Malformed traceparents, ignored")                                                       \
 	X(client_dropped, "sidelight_client_dropped_total", counter,                               \
 	  "Events that clients said they had to drop")                                             \
+	X(events_stored, "sidelight_events_stored_total", counter,                                 \
+	  "Run events made durable by themselves: their run was not open")                         \
 	X(events_dropped, "sidelight_events_dropped_total", counter,                               \
-	  "Run events dropped: no such run, or too many of one run")                               \
+	  "Run events dropped: too many of one run, or no room")                                   \
 	X(runs_started, "sidelight_runs_started_total", counter, "Runs started")                   \
 	X(runs_open, "sidelight_open_runs", gauge, "Runs open now")                                \
 	X(runs_lost, "sidelight_runs_lost_total", counter,                                         \
@@ -109,6 +111,16 @@ const char *refusal_label(enum refusal r);
 	X(HTTP_422, "http_422")                                                                    \
 	X(HTTP_500, "http_500")                                                                    \
 	X(HTTP_OTHER, "http_other")                                                                \
+	X(GRPC_INVALID_ARGUMENT, "grpc_invalid_argument")                                          \
+	X(GRPC_NOT_FOUND, "grpc_not_found")                                                        \
+	X(GRPC_PERMISSION_DENIED, "grpc_permission_denied")                                        \
+	X(GRPC_RESOURCE_EXHAUSTED, "grpc_resource_exhausted")                                      \
+	X(GRPC_UNIMPLEMENTED, "grpc_unimplemented")                                                \
+	X(GRPC_INTERNAL, "grpc_internal")                                                          \
+	X(GRPC_UNAUTHENTICATED, "grpc_unauthenticated")                                            \
+	X(GRPC_UNKNOWN, "grpc_unknown")                                                            \
+	X(GRPC_TOO_LARGE, "grpc_too_large")                                                        \
+	X(GRPC_OTHER, "grpc_other")                                                                \
 	X(PARTIAL_SUCCESS, "partial_success")                                                      \
 	X(RESPONSE_TOO_LONG, "response_too_long")                                                  \
 	X(NOT_OTLP, "not_otlp")                                                                    \

@@ -82,6 +82,12 @@ static const struct field dropped_fields[] = {
 	{KEY("reason"), WANT_NAME, offsetof(struct event, reason)},
 };
 
+static const struct field child_fields[] = {
+	{KEY("pid"), WANT_COUNT, offsetof(struct event, pid)},
+	{KEY("exit"), WANT_COUNT, offsetof(struct event, exit)},
+	{KEY("signal"), WANT_COUNT, offsetof(struct event, signal)},
+};
+
 /* The frame's cursor and the event it fills. */
 struct decoder {
 	struct mp c;
@@ -546,12 +552,26 @@ static enum refusal read_flush(struct decoder *d)
 	return v.i < 0 ? REFUSED_WRONG_TYPE : REFUSAL_NONE;
 }
 
+/* Its numbers are judged when all are known. */
+static enum refusal read_child(struct decoder *d)
+{
+	struct event *ev = d->ev;
+
+	ev->exit = ev->signal = -1;
+	enum refusal r = read_message_map(d, FIELDS(child_fields));
+	if (r != REFUSAL_NONE)
+		return r;
+	bool sound = ev->pid > 0 && ev->pid <= INT32_MAX && ev->exit <= 255 && ev->signal != 0 &&
+	             ev->signal <= 127 && (ev->exit < 0 || ev->signal < 0);
+	return sound ? REFUSAL_NONE : REFUSED_WRONG_TYPE;
+}
+
 /* Type and array head: how many elements each message has; 0 for what no client may send. */
 static enum refusal read_head(struct decoder *d)
 {
 	static const uint8_t lengths[] = {
 		[EVENT_HELLO] = 2, [EVENT_START] = 5,   [EVENT_END] = 5, [EVENT_POINT] = 6,
-		[EVENT_FLUSH] = 2, [EVENT_DROPPED] = 2, [EVENT_BYE] = 2,
+		[EVENT_FLUSH] = 2, [EVENT_DROPPED] = 2, [EVENT_BYE] = 2, [EVENT_CHILD] = 2,
 	};
 	struct mp_value array, type;
 	enum refusal r = read_type(&d->c, MP_ARRAY, &array);
@@ -592,6 +612,8 @@ static enum refusal read_message(struct decoder *d)
 		return read_message_map(d, FIELDS(dropped_fields));
 	case EVENT_BYE:
 		return read_message_map(d, &(const struct fields){NULL, 0});
+	case EVENT_CHILD:
+		return read_child(d);
 	default:
 		return REFUSED_UNKNOWN_TYPE;
 	}

@@ -25,6 +25,7 @@ enum event_type {
 	EVENT_DROPPED = 6,
 	EVENT_BYE = 7,
 	EVENT_ERROR = 8, // collector to client
+	EVENT_CHILD = 9, // a process that the client watches, and how it ended
 };
 
 /* Absent text and values have p NULL. */
@@ -54,7 +55,10 @@ struct event {
 	int64_t version;
 	struct str service, sdk;
 	struct str resource; // msgpack map with str keys, none twice
-	int64_t pid;
+	int64_t pid; // also the child's
+
+	// child; -1: absent
+	int64_t exit, signal;
 
 	// flush, dropped
 	uint64_t token;

@@ -17,6 +17,7 @@ void request_init(struct request *q)
 	buf_init(&q->tool_names, CAP_TOOL_CALLS);
 	buf_init(&q->root, CAP_FRAME);
 	buf_init(&q->content, 4 * CAP_FRAME);
+	buf_init(&q->resource, CAP_RESOURCE);
 }
 
 void request_deinit(struct request *q)
@@ -26,6 +27,7 @@ void request_deinit(struct request *q)
 	buf_deinit(&q->tool_names);
 	buf_deinit(&q->root);
 	buf_deinit(&q->content);
+	buf_deinit(&q->resource);
 }
 
 static void clear_or_free(struct buf *b)
@@ -43,6 +45,7 @@ void request_clear(struct request *q)
 		.tool_names = q->tool_names,
 		.root = q->root,
 		.content = q->content,
+		.resource = q->resource,
 	};
 
 	clear_or_free(&fresh.spends);
@@ -50,6 +53,7 @@ void request_clear(struct request *q)
 	clear_or_free(&fresh.tool_names);
 	clear_or_free(&fresh.root);
 	clear_or_free(&fresh.content);
+	clear_or_free(&fresh.resource);
 	usage_init(&fresh.usage);
 	*q = fresh;
 }
@@ -469,6 +473,8 @@ int request_set_root(struct request *q, const struct span_record *root, const st
 	keep(q->service, sizeof(q->service), resource_service_name(root->resource));
 	buf_clear(&q->root);
 	buf_append(&q->root, root->base.p, root->base.len);
+	buf_clear(&q->resource);
+	buf_append(&q->resource, root->resource.p, root->resource.len);
 	buf_clear(&q->content);
 	jsonw_init(&j, &q->content);
 	jsonw_key(&j, "user_message");

@@ -28,7 +28,7 @@ struct account {
 	struct usage usage; // unknown where a run below it reports the same
 	uint64_t end_ns, duration_ns;
 	bool has_first_chunk;
-	uint64_t first_chunk_ns; // after the start
+	uint64_t first_chunk_ns;              // after the start
 	struct str input, output;             // content of a tool; p NULL: not captured
 	struct str error_type, error_message; // p NULL: none
 };
@@ -67,8 +67,9 @@ struct request {
 	uint8_t span_id[8];
 	char provider[64], model[128]; // the root's own
 	char service[64];
-	struct buf root;    // its span without content, as stored
-	struct buf content; // members of the observation that the root knows
+	struct buf root;     // its span without content, as stored
+	struct buf content;  // members of the observation that the root knows
+	struct buf resource; // encoded
 };
 
 void request_init(struct request *q);

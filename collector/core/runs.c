@@ -468,16 +468,39 @@ enum refusal runs_end(struct runs *r, struct source *s, const struct event *ev, 
 
 /* --- points --- */
 
-void runs_point(struct runs *r, const struct event *ev, struct moment now)
+/* Which trace a run that is not open belongs to. Of one that never was, only its id is known: as if
+ * it were a root. */
+static void ids_of_absent(const struct runs *r, const struct run_id *id, struct moment now,
+                          struct orphan_event *ret)
 {
-	struct run *run = table_find(r, &ev->run);
+	span_id_of(ret->span_id, id);
+	const struct closed_run *closed = closed_get(r->closed, ret->span_id, now.mono_ns);
+	memcpy(ret->trace_id, closed ? closed->trace_id : id->b, sizeof(ret->trace_id));
+}
+
+static void give_out_point(struct runs *r, struct source *s, const struct run *run,
+                           const struct event *ev, struct moment now)
+{
+	struct orphan_event e = {.time_ns = ev->unix_ns, .received_ns = now.unix_ns, .source = s};
+
+	ids_of_absent(r, &ev->run, now, &e);
+	if (run && run->request)
+		memcpy(e.trace_id, run->request->trace_id, sizeof(e.trace_id));
+	buf_clear(&r->base);
+	encode_point(&r->encoder, ev, KIND_OTHER, 0, &r->base);
+	e.span = (struct str){(char *)r->base.data, r->base.len};
+	if (buf_error(&r->base) || r->o.sink.event(r->o.sink.ctx, &e) < 0)
+		stat_add(&r->o.stats->events_dropped, 1);
+}
+
+/* Adds the point to its run's span. */
+static int add_point(struct runs *r, struct run *run, const struct event *ev)
+{
 	struct run_bytes bytes;
 
-	if (!run || run->state != RUN_OPEN || run->points == CAP_EVENTS_PER_RUN ||
-	    keep_get(r, run, &bytes) < 0) {
-		stat_add(&r->o.stats->events_dropped, 1);
-		return;
-	}
+	int rc = keep_get(r, run, &bytes);
+	if (rc < 0)
+		return rc;
 	buf_clear(&r->base);
 	buf_append(&r->base, bytes.base.p, bytes.base.len);
 	bool first = str_is(ev->name, "first_token");
@@ -485,12 +508,22 @@ void runs_point(struct runs *r, const struct event *ev, struct moment now)
 	encode_point(&r->encoder, ev, again ? KIND_OTHER : (enum run_kind)run->kind,
 	             run_duration(run, ev->unix_ns, ev->mono_ns), &r->base);
 	bytes.base = (struct str){(char *)r->base.data, r->base.len};
-	if (buf_error(&r->base) || keep_put(r, run, &bytes) < 0) {
-		stat_add(&r->o.stats->events_dropped, 1);
-		return;
-	}
+	rc = buf_error(&r->base) ? buf_error(&r->base) : keep_put(r, run, &bytes);
+	if (rc < 0)
+		return rc;
 	run->points++;
 	run->flags |= first ? RUN_FIRST_TOKEN : 0;
+	return 0;
+}
+
+void runs_point(struct runs *r, struct source *s, const struct event *ev, struct moment now)
+{
+	struct run *run = table_find(r, &ev->run);
+
+	if (!run || run->state != RUN_OPEN)
+		give_out_point(r, s, run, ev, now);
+	else if (run->points == CAP_EVENTS_PER_RUN || add_point(r, run, ev) < 0)
+		stat_add(&r->o.stats->events_dropped, 1);
 	runs_report_cuts(r);
 }
 

@@ -43,13 +43,15 @@ struct source {
 	int64_t pid;         // 0: not visible from here
 	uint64_t pid_start;  // with pid: one process, not a later one of that number
 	bool connected;
-	unsigned runs;            // that hold it
+	bool left;        // not connected: its process has said bye since
+	uint64_t seen_ns; // not connected: when its process was last known to be there, mono
+	unsigned runs;    // that hold it
 	struct list_node members; // run.in_source
 	struct list_node in_table;
 	bool closing; // its open runs are being closed, as there is room
 	enum run_status closing_status;
-	struct str closing_type, closing_message; // literals
-	char closing_evidence[128];
+	struct str closing_type; // a literal
+	char closing_message[128], closing_evidence[256];
 	struct moment closing_at;
 	struct list_node in_closing;
 	struct source
@@ -71,6 +73,15 @@ struct observation {
 	enum run_status status;
 	struct str root; // its span without content
 	struct str meta, content;
+	struct str resource; // its root's, encoded
+};
+
+/* A point that found no span to live in: its run has ended, or was never there. */
+struct orphan_event {
+	uint8_t trace_id[16], span_id[8]; // its run's, as far as known
+	uint64_t time_ns, received_ns;    // unix
+	struct str span;                  // a Span with nothing but the event
+	const struct source *source;
 };
 
 /* Takes what comes out; all of it is borrowed. Each returns 0, -ENOMEM or -ENOSPC. */
@@ -78,6 +89,7 @@ struct runs_sink {
 	void *ctx;
 	int (*span)(void *ctx, const struct finished_span *span);
 	int (*observation)(void *ctx, const struct observation *o);
+	int (*event)(void *ctx, const struct orphan_event *e);
 	int (*put_open)(void *ctx, const struct run_id *run, const struct open_head *head,
 	                struct str base, struct str content, struct str resource, struct str state);
 	int (*delete_open)(void *ctx, const struct run_id *run);
@@ -115,10 +127,11 @@ enum refusal runs_start(struct runs *r, struct source *s, const struct event *ev
 /** body: the event's own frame, to be kept where it comes before its start. */
 enum refusal runs_end(struct runs *r, struct source *s, const struct event *ev, struct str body,
                       struct moment now);
-/** A point of a run that is not open is dropped and counted. */
-void runs_point(struct runs *r, const struct event *ev, struct moment now);
+/** A point of a run that is not open goes to the sink by itself; one past CAP_EVENTS_PER_RUN is
+ * dropped and counted. */
+void runs_point(struct runs *r, struct source *s, const struct event *ev, struct moment now);
 
-/* Why open runs are closed without an end. The texts but evidence are literals. */
+/* Why open runs are closed without an end. The type is a literal. */
 struct closing {
 	enum run_status status;
 	struct str error_type, error_message, evidence;
@@ -167,7 +180,7 @@ void runs_remember(struct runs *r, const struct span_record *rec, struct moment 
 typedef void source_fn(void *ctx, struct source *s);
 void runs_each_orphaned(struct runs *r, source_fn *fn, void *ctx);
 
-/** Moves the runs of orphaned sources of the same process to s, which has just connected. */
+/** Moves the runs of orphaned sources of the same process and resource to s. */
 void runs_adopt(struct runs *r, struct source *s);
 
 /** Trace ids of the open requests, as fingerprints are made of them; at most max. */

@@ -139,6 +139,7 @@ static void write_observation(struct runs *r, struct table_request *q, struct mo
 		.root = {(char *)q->sums.root.data, q->sums.root.len},
 		.meta = {(char *)r->meta.data, r->meta.len},
 		.content = {(char *)r->content.data, r->content.len},
+		.resource = {(char *)q->sums.resource.data, q->sums.resource.len},
 	};
 	memcpy(o.trace_id, q->trace_id, sizeof(o.trace_id));
 	memcpy(o.span_id, q->sums.span_id, sizeof(o.span_id));
@@ -313,13 +314,18 @@ static bool has_room(const struct runs *r)
 	return !r->o.sink.has_room || r->o.sink.has_room(r->o.sink.ctx);
 }
 
+static struct str text_of(const char *text)
+{
+	return text[0] ? str_of(text) : (struct str){0};
+}
+
 static void close_run(struct runs *r, struct run *run, const struct source *s)
 {
 	struct closing why = {
 		.status = s->closing_status,
 		.error_type = s->closing_type,
-		.error_message = s->closing_message,
-		.evidence = s->closing_evidence[0] ? str_of(s->closing_evidence) : (struct str){0},
+		.error_message = text_of(s->closing_message),
+		.evidence = text_of(s->closing_evidence),
 	};
 
 	if (run->state == RUN_EARLY_END) {
@@ -364,19 +370,23 @@ static void close_sources(struct runs *r)
 	runs_report_cuts(r);
 }
 
+static void set_text(char *to, size_t size, struct str text)
+{
+	size_t len = text.len < size ? text.len : size - 1;
+
+	if (len)
+		memcpy(to, text.p, len);
+	to[len] = '\0';
+}
+
 void runs_close_source(struct runs *r, struct source *s, const struct closing *why,
                        struct moment now)
 {
-	size_t most = sizeof(s->closing_evidence) - 1;
-	size_t len = why->evidence.len < most ? why->evidence.len : most;
-
 	s->closing_status = why->status;
 	s->closing_type = why->error_type;
-	s->closing_message = why->error_message;
+	set_text(s->closing_message, sizeof(s->closing_message), why->error_message);
+	set_text(s->closing_evidence, sizeof(s->closing_evidence), why->evidence);
 	s->closing_at = now;
-	if (len)
-		memcpy(s->closing_evidence, why->evidence.p, len);
-	s->closing_evidence[len] = '\0';
 	s->runs++; // the caller still has it
 	if (!s->closing) {
 		s->closing = true;

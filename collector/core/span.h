@@ -29,6 +29,7 @@ _Static_assert(sizeof(struct record_head) == 16, "a record's head is 16 bytes on
 enum {
 	RECORD_ROOT = 1,   // a root run: it has, or will have, an observation
 	RECORD_TOTALS = 2, // its tokens are those of the runs below, shown again
+	RECORD_EVENT = 4,  // observations log: an event that found no span
 };
 
 /* The stored value of a run that is open: this head, base, content, resource, state. base is a

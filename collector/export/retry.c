@@ -1,5 +1,11 @@
 #include "export/retry.h"
 
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
 enum { MAX_DOUBLINGS = 16 };
 
 static uint64_t scale(uint64_t v, uint32_t random)
@@ -28,63 +34,47 @@ void retry_succeeded(struct retry *r)
 	r->failures = 0;
 }
 
-enum http_verdict http_verdict(long status)
+/* HTTP's three forms of a date; all of them mean GMT. */
+static bool read_date(const char *text, time_t *ret)
 {
-	switch (status) {
-	case 429:
-	case 502:
-	case 503:
-	case 504:
-		return HTTP_RETRYABLE;
-	case 413:
-		return HTTP_TOO_LARGE;
-	default:
-		return status >= 200 && status < 300 ? HTTP_ACCEPTED : HTTP_REFUSED;
+	static const char *const forms[] = {
+		"%a, %d %b %Y %H:%M:%S",
+		"%A, %d-%b-%y %H:%M:%S",
+		"%a %b %d %H:%M:%S %Y",
+	};
+
+	for (size_t i = 0; i < sizeof(forms) / sizeof(*forms); i++) {
+		struct tm tm = {0};
+		if (strptime(text, forms[i], &tm)) {
+			*ret = timegm(&tm);
+			return true;
+		}
 	}
+	return false;
 }
 
-enum rejection http_rejection(long status)
+static uint64_t clamped_ns(uint64_t seconds)
 {
-	switch (status) {
-	case 400:
-		return REJECTED_HTTP_400;
-	case 401:
-		return REJECTED_HTTP_401;
-	case 403:
-		return REJECTED_HTTP_403;
-	case 404:
-		return REJECTED_HTTP_404;
-	case 405:
-		return REJECTED_HTTP_405;
-	case 413:
-		return REJECTED_HTTP_413;
-	case 415:
-		return REJECTED_HTTP_415;
-	case 422:
-		return REJECTED_HTTP_422;
-	case 500:
-		return REJECTED_HTTP_500;
-	default:
-		return REJECTED_HTTP_OTHER;
-	}
+	return seconds < RETRY_AFTER_MAX_NS / NS_PER_S ? seconds * NS_PER_S : RETRY_AFTER_MAX_NS;
 }
 
-const char *http_hint(long status)
+static bool is_number(const char *text)
 {
-	switch (status) {
-	case 401:
-	case 403:
-		return "check the exporter's headers (Authorization?)";
-	case 404:
-	case 405:
-		return "the endpoint must be a base URL, to which /v1/traces is appended";
-	case 413:
-		return "a single span is over the backend's limit: lower capture.max_value";
-	case 415:
-		return "the backend must accept OTLP over HTTP as protobuf";
-	default:
-		return status >= 300 && status < 400
-		               ? "redirects are not followed: configure the final endpoint"
-		               : "";
-	}
+	return *text && text[strspn(text, "0123456789")] == '\0';
+}
+
+uint64_t retry_after_ns(struct str value, uint64_t now_unix_ns)
+{
+	char text[64];
+	time_t date;
+
+	if (!value.p || value.len >= sizeof(text))
+		return 0;
+	snprintf(text, sizeof(text), "%.*s", (int)value.len, value.p);
+	if (is_number(text))
+		return clamped_ns(strtoull(text, NULL, 10)); // ULLONG_MAX when it's too long
+	uint64_t now = now_unix_ns / NS_PER_S;
+	if (!read_date(text, &date) || date < 0 || (uint64_t)date <= now)
+		return 0;
+	return clamped_ns((uint64_t)date - now);
 }

@@ -1,4 +1,4 @@
-/* retry.h - when to try again, and what an HTTP status means for a batch. Pure.
+/* retry.h - when to try again. Pure.
  *
  * The delay grows from RETRY_FIRST_NS by doubling and stays at RETRY_MAX_NS, short enough that
  * a backend's recovery is seen within seconds: a try every few seconds costs it nothing.
@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 #include "base/clock.h"
-#include "base/stats.h"
+#include "base/str.h"
 
 #define RETRY_LEAST_NS (50 * NS_PER_MS)  // never closer than this
 #define RETRY_FIRST_NS (100 * NS_PER_MS) // at most, after the first failure
@@ -27,17 +27,6 @@ uint64_t retry_failed(struct retry *r, uint64_t retry_after_ns, uint32_t random)
 /** Notes a success. */
 void retry_succeeded(struct retry *r);
 
-enum http_verdict {
-	HTTP_ACCEPTED,  // 2xx
-	HTTP_RETRYABLE, // 429, 502, 503, 504: the specification's list, and no other
-	HTTP_TOO_LARGE, // 413: a smaller request may pass
-	HTTP_REFUSED,   // anything else: the same request would fare no better
-};
-
-enum http_verdict http_verdict(long status);
-
-/** The reason for an HTTP_REFUSED or HTTP_TOO_LARGE status. */
-enum rejection http_rejection(long status);
-
-/** What a person may look at; never NULL, "" when we know nothing better. */
-const char *http_hint(long status);
+/** What a Retry-After asks for, in seconds or as a date; at most RETRY_AFTER_MAX_NS, and 0 for what
+ * is past, negative or neither. */
+uint64_t retry_after_ns(struct str value, uint64_t now_unix_ns);

@@ -1,9 +1,9 @@
 #include "ingest/conn.h"
 
 #include <errno.h>
-#include <inttypes.h>
-#include <stdio.h>
+#include <poll.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -40,6 +40,7 @@ static void leave(struct conn *c)
 	c->ended_once = true;
 	list_remove(&c->in_all);
 	list_remove(&c->in_resting);
+	conn_forget_children(c);
 	pipeline_forget(in->pipeline, c);
 	in->kept -= c->frames.kept.len;
 	in->open--;
@@ -51,61 +52,18 @@ static void leave(struct conn *c)
 void conn_abandon(struct conn *c)
 {
 	leave(c);
-	conn_drop_sources(c);
-	close_timer(c);
+	conn_let_go(c);
 }
 
-static void let_go(struct conn *c)
+void conn_let_go(struct conn *c)
 {
 	conn_drop_sources(c);
 	list_remove(&c->in_all);
+	cgroup_leave(c->cgroup);
+	c->cgroup = NULL;
 	close_timer(c);
 }
 
-/* What is known of a process that left without a bye. */
-static void judge(struct conn *c)
-{
-	char evidence[128];
-	struct closing why = {.status = STATUS_ERROR};
-	bool alive = c->peer.pid && peer_is_alive(c->peer.pid, c->peer.start);
-
-	// It may only wait for its model, half a frame unsent, and will come back.
-	if (alive && c->timed_out) {
-		let_go(c);
-		ingest_watch_orphans(c->in);
-		return;
-	}
-	if (c->peer.pid == 0) {
-		why.error_type = STR("connection_lost");
-		why.error_message = STR("the connection was lost while this ran");
-		snprintf(evidence, sizeof(evidence),
-		         "connection closed without bye; process not visible");
-	} else if (alive) {
-		why.error_type = STR("connection_lost");
-		why.error_message =
-			STR("the connection was lost while this ran; its process goes on");
-		snprintf(evidence, sizeof(evidence),
-		         "connection closed without bye; pid %" PRId64 " runs", c->peer.pid);
-	} else {
-		why.error_type = STR("process_lost");
-		why.error_message = STR("the process was lost while this ran: killed, or crashed");
-		snprintf(evidence, sizeof(evidence),
-		         "connection closed without bye; pid %" PRId64 " is gone", c->peer.pid);
-	}
-	why.evidence = str_of(evidence);
-	pipeline_lock(c->in->pipeline);
-	conn_close_runs(c, &why, c->ended);
-	pipeline_unlock(c->in->pipeline);
-	pipeline_fed(c->in->pipeline);
-	let_go(c);
-}
-
-static void on_evidence(uv_timer_t *timer)
-{
-	judge(timer->data);
-}
-
-/* The kernel closes a killed process's files before it is gone, so we look a little later. */
 static void end(struct conn *c)
 {
 	struct ingest *in = c->in;
@@ -120,18 +78,18 @@ static void end(struct conn *c)
 	}
 	leave(c);
 	c->ended = now();
+	orphans_note(c, c->bye);
 	if (c->bye) { // and of what it said after it
 		pipeline_lock(in->pipeline);
 		conn_close_runs(c, &conn_closed_by_bye, c->ended);
 		pipeline_unlock(in->pipeline);
 		pipeline_fed(in->pipeline);
-		conn_drop_sources(c);
-		close_timer(c);
+		conn_let_go(c);
 		return;
 	}
 	stat_add(&in->o.stats->connections_lost, 1);
-	uv_timer_start(&c->timer, on_evidence, EVIDENCE_MS, 0);
-	list_append(&in->ended, &c->in_all);
+	conn_take_evidence(c);
+	conn_await_evidence(c);
 }
 
 void conn_hang_up(struct conn *c)
@@ -290,25 +248,42 @@ void conn_pause(struct conn *c)
 		uv_read_stop((uv_stream_t *)&c->pipe);
 }
 
-bool conn_drain(struct conn *c)
+void conn_shut(struct conn *c)
 {
 	uv_os_fd_t fd;
 
-	if (uv_fileno((uv_handle_t *)&c->pipe, &fd) < 0)
+	if (uv_fileno((uv_handle_t *)&c->pipe, &fd) == 0)
+		(void)shutdown(fd, SHUT_RD); // what it holds can still be read
+}
+
+/* Both directions are closed only when the other end is. */
+static bool has_left(int fd)
+{
+	struct pollfd p = {.fd = fd};
+
+	return poll(&p, 1, 0) == 1 && (p.revents & POLLHUP);
+}
+
+bool conn_drain(struct conn *c)
+{
+	uv_os_fd_t fd;
+	ssize_t n = 0;
+
+	if (c->drained || uv_fileno((uv_handle_t *)&c->pipe, &fd) < 0)
 		return true;
-	while (c->drained < DRAIN_MAX) {
-		if (!catch_up(c))
-			break;
+	while (catch_up(c)) {
 		if (pipeline_is_full(c->in->pipeline))
 			return false;
-		ssize_t n = read(fd, c->in->buffer, sizeof(c->in->buffer));
+		n = read(fd, c->in->buffer, sizeof(c->in->buffer));
 		if (n <= 0)
 			break;
 		stat_add(&c->in->o.stats->bytes_received, (uint64_t)n);
 		if (!feed(c, c->in->buffer, (size_t)n))
 			break;
-		c->drained += (size_t)n;
 	}
+	c->drained = true;
+	if (has_left(fd))
+		end(c);
 	return true;
 }
 
@@ -355,6 +330,7 @@ void conn_accept(struct ingest *in)
 	stat_add(&in->o.stats->connections_accepted, 1);
 	stat_set(&in->o.stats->connections_open, in->open);
 	list_append(&in->all, &c->in_all);
-	runs_adopt(in->runs, c->source);
+	c->cgroup = cgroups_join(in->cgroups, c->peer.pid, &c->kills_before);
+	orphans_note(c, false);
 	conn_read(c);
 }

@@ -1,7 +1,14 @@
-/* conn.h - the insides that ingest.c and conn.c share: one client's connection. */
+/* conn.h - the insides that ingest's files share: one client's connection.
+ *   conn.c           its beginning, reading, its end
+ *   conn_message.c   what is said, and answered
+ *   conn_child.c     what one process says of another
+ *   conn_evidence.c  what is known of a process that left without a bye
+ *   orphans.c        runs whose process has no connection
+ */
 #pragma once
 
 #include "base/list.h"
+#include "ingest/cgroup.h"
 #include "ingest/door.h"
 #include "ingest/frames.h"
 #include "ingest/ingest.h"
@@ -16,12 +23,18 @@ enum {
 	BUSY_FRAMES = 64, // or of so many: a socket holds 278, however small; who polls first, 70
 	HALF_FRAME_MS = 10000,
 	EVIDENCE_MS = 100, // for a killed process to be gone
+	WORD_MS = 2000,    // for its parent to tell how it ended, where one said it would
+	WATCHES_MAX = 256, // of one connection
 	ORPHAN_CHECK_MS = 1000,
 	ORPHAN_UNSEEN_MS = 60000,    // for a process that can't be seen to come back
 	KEPT_MAX = 64 * 1024 * 1024, // half frames of all connections
 	REPLIES_MAX = 64 * 1024,     // unread answers of one connection
-	DRAIN_MAX = 16 * 1024 *
-	            1024, // more than a socket holds: a client that goes on isn't waited for
+};
+
+/* What a process's parent told of its end. */
+struct word {
+	enum { WORD_NONE, WORD_EXIT, WORD_SIGNAL } kind;
+	int value;
 };
 
 struct conn {
@@ -35,8 +48,15 @@ struct conn {
 	struct buf held;       // what was read but not fed yet: the pipeline was full
 	uint64_t since_frames; // frames when the half frame began
 	struct moment ended;
-	struct list_node in_all, in_resting;
-	size_t drained; // bytes read since we stop
+	struct list_node in_all, in_resting, in_watchers;
+	int64_t said_pid; // its process as it sees itself
+	struct word word;
+	struct cgroup *cgroup; // NULL: not visible
+	uint64_t kills_before, kills_after;
+	int64_t *watched; // the processes that it will tell the end of
+	unsigned watched_count;
+	bool oom;       // the count explains its end
+	bool drained;   // before a stop
 	bool half, bye, ended_once;
 	bool failed;      // its stream means nothing to us any more
 	bool timed_out;   // we ended it
@@ -48,9 +68,10 @@ struct ingest {
 	struct pipeline *pipeline;
 	struct runs *runs;
 	struct door door;
+	struct cgroups *cgroups; // NULL: no memory for them
 	uv_pipe_t listener;
 	uv_timer_t rest, orphans;
-	struct list_node all, resting;
+	struct list_node all, resting, watchers;
 	struct list_node ended; // connections whose runs are to be judged
 	unsigned open;          // connections
 	unsigned rest_ms;
@@ -58,16 +79,13 @@ struct ingest {
 	size_t kept;      // bytes of half frames
 	bool full;        // nothing is read until the store has caught up
 	bool stopping;
-	bool given_up;       // to stop with, the store was waited for in vain
+	uint64_t stop_by_ns; // mono: the store is waited for no longer
 	uint64_t started_ns; // mono
 	uint8_t buffer[READ_SIZE];
 };
 
 /** Wakes those who rest, in a while. */
 void ingest_rest(struct ingest *in);
-
-/** Looks now and then whether the processes of runs without a connection are there. */
-void ingest_watch_orphans(struct ingest *in);
 
 /** Stops all reading until the store has caught up. */
 void ingest_pause(struct ingest *in);
@@ -78,6 +96,9 @@ void conn_accept(struct ingest *in);
 /** Reads on, unless it rests or the store lags. */
 void conn_read(struct conn *c);
 void conn_pause(struct conn *c);
+
+/** Lets nothing more be sent: what a client's send took until now is all there is. */
+void conn_shut(struct conn *c);
 
 /** Reads what is there without waiting, before a stop. False: there is more, but no room now. */
 MUST_CHECK bool conn_drain(struct conn *c);
@@ -119,3 +140,47 @@ void conn_close_runs(struct conn *c, const struct closing *why, struct moment at
 void conn_drop_sources(struct conn *c);
 
 extern const struct closing conn_closed_by_bye;
+
+/* --- conn_child.c --- */
+
+/** Takes what it says of a child. */
+enum refusal conn_on_child(struct conn *c, const struct event *ev, struct moment at);
+
+/** Whether somebody who is connected will tell how its process ended. */
+bool conn_is_watched(const struct conn *c);
+
+void conn_forget_children(struct conn *c);
+
+/* --- conn_evidence.c --- */
+
+enum { EVIDENCE_SIZE = 256, REASON_SIZE = 128 };
+
+/** Looks at what can only be seen now: the process has just let go of its connection. */
+void conn_take_evidence(struct conn *c);
+
+/** Judges its runs soon, or when its process's parent has told. */
+void conn_await_evidence(struct conn *c);
+
+/** There is no need to wait any longer. */
+void conn_judge_now(struct conn *c);
+
+/** Why runs are closed whose process was lost; the texts are written where given. */
+struct closing evidence_of_word(struct word word, char reason[REASON_SIZE]);
+
+extern const struct closing evidence_of_loss;
+
+/** Ends its part in the ingest, after conn.c's. */
+void conn_let_go(struct conn *c);
+
+/* --- orphans.c --- */
+
+/** Looks now and then whether the processes of runs without a connection are there. */
+void orphans_watch(struct ingest *in);
+void orphans_stop(struct ingest *in);
+void on_orphans(uv_timer_t *timer);
+
+/** A connection's process is here, or (bye) has left on purpose. */
+void orphans_note(struct conn *c, bool bye);
+
+/** A process's parent told how it ended: closes what is left of it. */
+void orphans_tell(struct ingest *in, int64_t pid, struct word word, struct moment at);

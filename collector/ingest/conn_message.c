@@ -156,7 +156,7 @@ static enum refusal on_hello(struct conn *c, const struct event *hello)
 	s->older = c->source;
 	c->source = s;
 	forget_idle_sources(c);
-	runs_adopt(c->in->runs, s);
+	c->said_pid = hello->pid;
 	return REFUSAL_NONE;
 }
 
@@ -192,7 +192,7 @@ static enum refusal dispatch(struct conn *c, const struct event *ev, struct str 
 	case EVENT_END:
 		return runs_end(c->in->runs, c->source, ev, body, at);
 	case EVENT_POINT:
-		runs_point(c->in->runs, ev, at);
+		runs_point(c->in->runs, c->source, ev, at);
 		return REFUSAL_NONE;
 	case EVENT_FLUSH:
 		return on_flush(c, ev);
@@ -202,6 +202,8 @@ static enum refusal dispatch(struct conn *c, const struct event *ev, struct str 
 	case EVENT_BYE:
 		on_bye(c, at);
 		return REFUSAL_NONE;
+	case EVENT_CHILD:
+		return conn_on_child(c, ev, at);
 	default:
 		return REFUSED_UNKNOWN_TYPE;
 	}

@@ -1,8 +1,6 @@
 #include "ingest/ingest.h"
 
 #include <errno.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -11,7 +9,7 @@
 #include "base/log.h"
 #include "ingest/conn.h"
 
-enum { SPARE_FILES = 64, STOP_GRACE_MS = 4000 };
+enum { SPARE_FILES = 64, STOP_GRACE_MS = 5000 };
 
 /* --- rest --- */
 
@@ -91,55 +89,6 @@ static void on_failed(void *ctx)
 	in->o.failed(in->o.ctx);
 }
 
-/* --- runs that a daemon before us left open --- */
-
-static void on_orphans(uv_timer_t *timer);
-
-struct orphan_check {
-	struct ingest *in;
-	unsigned left;
-};
-
-static void check_orphan(void *ctx, struct source *s)
-{
-	struct orphan_check *w = ctx;
-	char evidence[96];
-	struct closing why = {
-		.status = STATUS_ERROR,
-		.error_type = STR("process_lost"),
-		.error_message = STR("the process was lost while this ran: killed, or crashed"),
-	};
-	uint64_t age_ms = (clock_mono_ns() - w->in->started_ns) / NS_PER_MS;
-
-	bool gone = s->pid ? !peer_is_alive(s->pid, s->pid_start) : age_ms >= ORPHAN_UNSEEN_MS;
-	if (!gone) {
-		w->left++;
-		return;
-	}
-	snprintf(evidence, sizeof(evidence), "pid %" PRId64 " is gone", s->pid);
-	why.evidence = str_of(evidence);
-	pipeline_lock(w->in->pipeline);
-	runs_close_source(w->in->runs, s, &why, (struct moment){clock_unix_ns(), clock_mono_ns()});
-	pipeline_unlock(w->in->pipeline);
-	runs_drop_source(w->in->runs, s);
-}
-
-void ingest_watch_orphans(struct ingest *in)
-{
-	if (!in->stopping && !uv_is_active((uv_handle_t *)&in->orphans))
-		uv_timer_start(&in->orphans, on_orphans, ORPHAN_CHECK_MS, ORPHAN_CHECK_MS);
-}
-
-static void on_orphans(uv_timer_t *timer)
-{
-	struct orphan_check w = {timer->data, 0};
-
-	runs_each_orphaned(w.in->runs, check_orphan, &w);
-	pipeline_fed(w.in->pipeline);
-	if (w.left == 0)
-		uv_timer_stop(timer);
-}
-
 /* --- start and stop --- */
 
 static void on_connection(uv_stream_t *listener, int status)
@@ -172,6 +121,7 @@ static void init(struct ingest *in, const struct ingest_options *options)
 	in->started_ns = clock_mono_ns();
 	list_init(&in->all);
 	list_init(&in->resting);
+	list_init(&in->watchers);
 	list_init(&in->ended);
 	uv_pipe_init(options->loop, &in->listener, 0);
 	uv_timer_init(options->loop, &in->rest);
@@ -215,6 +165,7 @@ static void free_ingest(struct ingest *in)
 	for (int i = 0; i < 3; i++)
 		while (handles[i]->data)
 			uv_run(in->o.loop, UV_RUN_ONCE);
+	cgroups_free(in->cgroups);
 	free(in);
 }
 
@@ -226,8 +177,13 @@ int ingest_start(struct ingest **ret, const struct ingest_options *options)
 	if (!in)
 		return -ENOMEM;
 	init(in, options);
-	raise_file_limit(config->max_connections);
-	int rc = door_bind(&in->door, config->socket, config->mode, config->group,
+	raise_file_limit(config->max_connections + CGROUPS_MAX);
+	int rc = cgroups_new(&in->cgroups, "/proc");
+	if (rc < 0) {
+		free_ingest(in);
+		return rc;
+	}
+	rc = door_bind(&in->door, config->socket, config->mode, config->group,
 	                   config->socket_dir_is_ours);
 	if (rc == 0)
 		rc = start_pipeline(in);
@@ -276,29 +232,43 @@ static void on_wake(uv_timer_t *timer)
 	// Only to come back from uv_run().
 }
 
+static unsigned ms_left(const struct ingest *in)
+{
+	uint64_t at = clock_mono_ns();
+
+	return at < in->stop_by_ns ? (unsigned)((in->stop_by_ns - at) / NS_PER_MS) : 0;
+}
+
 /* False: the store takes nothing, and is waited for no more. */
 static bool wait_for_room(struct ingest *in)
 {
-	uint64_t until_ns = clock_mono_ns() + STOP_GRACE_MS * NS_PER_MS;
-
-	if (in->given_up)
-		return false;
 	uv_timer_start(&in->rest, on_wake, 100, 100);
-	while (pipeline_is_full(in->pipeline) && clock_mono_ns() < until_ns)
+	while (pipeline_is_full(in->pipeline) && ms_left(in) > 0)
 		uv_run(in->o.loop, UV_RUN_ONCE);
 	uv_timer_stop(&in->rest);
-	in->given_up = pipeline_is_full(in->pipeline);
-	return !in->given_up;
+	return !pipeline_is_full(in->pipeline);
 }
 
-static void let_go(struct ingest *in)
+static struct conn *first_undrained(struct ingest *in)
 {
-	while (!list_is_empty(&in->all)) {
-		struct conn *c = list_first(&in->all, struct conn, in_all);
-		while (!conn_drain(c) && wait_for_room(in))
-			;
-		conn_abandon(c);
+	for (struct list_node *n = in->all.next; n != &in->all; n = n->next) {
+		struct conn *c = container_of(n, struct conn, in_all);
+		if (!c->drained)
+			return c;
 	}
+	return NULL;
+}
+
+/* From one moment on nothing more is taken; all that clients had sent by then is read. */
+static void drain(struct ingest *in)
+{
+	struct conn *c;
+
+	for (struct list_node *n = in->all.next; n != &in->all; n = n->next)
+		conn_shut(container_of(n, struct conn, in_all));
+	while ((c = first_undrained(in)) != NULL)
+		if (!conn_drain(c) && !wait_for_room(in))
+			break;
 }
 
 void ingest_stop(struct ingest *in)
@@ -306,14 +276,18 @@ void ingest_stop(struct ingest *in)
 	if (!in)
 		return;
 	in->stopping = true;
+	in->stop_by_ns = clock_mono_ns() + STOP_GRACE_MS * NS_PER_MS;
 	door_remove(&in->door);
-	uv_timer_stop(&in->orphans);
+	orphans_stop(in);
 	uv_timer_stop(&in->rest);
 	ingest_pause(in);
 	accept_waiting(in);
-	let_go(in);
+	drain(in);
+	pipeline_drain(in->pipeline, ms_left(in)); // and answers the flushes
+	while (!list_is_empty(&in->all))
+		conn_abandon(list_first(&in->all, struct conn, in_all));
 	while (!list_is_empty(&in->ended)) // a tenth of a second at most
 		uv_run(in->o.loop, UV_RUN_ONCE);
-	pipeline_stop(in->pipeline, STOP_GRACE_MS);
+	pipeline_stop(in->pipeline, ms_left(in));
 	free_ingest(in);
 }

@@ -1,15 +1,23 @@
 #include "ingest/peer.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+struct stat_fields {
+	char state;
+	int64_t parent;
+	uint64_t start;
+};
+
 /* The fields of /proc/PID/stat behind the command's name, which may hold anything: state is the
- * first of them, the start time the 20th (proc(5): 3 and 22). */
-static bool read_stat(int64_t pid, char *ret_state, uint64_t *ret_start)
+ * first of them, the parent the second, the start time the 20th (proc(5): 3, 4 and 22). */
+static bool read_stat(int64_t pid, struct stat_fields *ret)
 {
 	char path[64], text[1024];
 
@@ -25,13 +33,14 @@ static bool read_stat(int64_t pid, char *ret_state, uint64_t *ret_start)
 	const char *p = strrchr(text, ')');
 	if (!p || p[1] != ' ')
 		return false;
-	*ret_state = p[2];
 	p += 2;
+	if (sscanf(p, "%c %" SCNd64, &ret->state, &ret->parent) != 2)
+		return false;
 	for (int field = 3; p && field < 22; field++) {
 		p = strchr(p, ' ');
 		p = p ? p + 1 : NULL;
 	}
-	return p && sscanf(p, "%" SCNu64, ret_start) == 1;
+	return p && sscanf(p, "%" SCNu64, &ret->start) == 1;
 }
 
 struct peer peer_of(int fd)
@@ -39,23 +48,25 @@ struct peer peer_of(int fd)
 	struct peer peer = {0};
 	struct ucred cred;
 	socklen_t len = sizeof(cred);
-	char state;
+	struct stat_fields stat;
 
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
 		return peer;
 	peer.uid = cred.uid;
 	peer.pid = cred.pid > 0 ? cred.pid : 0;
-	if (peer.pid && !read_stat(peer.pid, &state, &peer.start))
-		peer.start = 0;
+	if (peer.pid && read_stat(peer.pid, &stat)) {
+		peer.start = stat.start;
+		peer.parent = stat.parent;
+	}
 	return peer;
 }
 
 bool peer_is_alive(int64_t pid, uint64_t start)
 {
-	uint64_t now_start;
-	char state;
+	struct stat_fields stat;
 
-	if (!read_stat(pid, &state, &now_start))
-		return false;
-	return state != 'Z' && state != 'X' && (start == 0 || now_start == start);
+	// Where /proc hides others' processes, its start was not visible before either.
+	if (!read_stat(pid, &stat))
+		return start == 0 && (kill((pid_t)pid, 0) == 0 || errno == EPERM);
+	return stat.state != 'Z' && stat.state != 'X' && (start == 0 || stat.start == start);
 }

@@ -7,6 +7,7 @@
 struct peer {
 	int64_t pid;    // 0: not visible from here (another PID namespace)
 	uint64_t start; // clock ticks after boot when it started; 0: not visible
+	int64_t parent; // its parent's pid; 0: not visible
 	uint32_t uid;
 };
 

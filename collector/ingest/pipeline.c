@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/list.h"
 #include "base/log.h"
+#include "core/id.h"
 #include "core/otlp_metrics.h"
 #include "ingest/restore.h"
 #include "store/batch.h"
@@ -105,7 +106,35 @@ static int take_observation(void *ctx, const struct observation *o)
 	memcpy(head.trace_id, o->trace_id, sizeof(head.trace_id));
 	memcpy(head.span_id, o->span_id, sizeof(head.span_id));
 	memcpy(parts.trace_id, o->trace_id, sizeof(parts.trace_id));
-	return batch_add_record(&batch_of(ctx)->observations, &parts, 0, (struct str){0});
+	uint64_t resource_id = id_hash64(0, o->resource.p, o->resource.len);
+	return batch_add_record(&batch_of(ctx)->observations, &parts, resource_id, o->resource);
+}
+
+static int take_event(void *ctx, const struct orphan_event *e)
+{
+	struct observation_head head = {
+		.start_ns = e->time_ns,
+		.created_ns = e->received_ns,
+		.root_len = (uint32_t)e->span.len,
+	};
+	struct str base[2] = {{(char *)&head, sizeof(head)}, e->span};
+	// Without a trace id of its own in the directory: it is nobody's observation.
+	struct record_parts parts = {
+		.head = {.kind = KIND_OTHER, .flags = RECORD_EVENT},
+		.base = base,
+		.base_count = 2,
+		.start_ns = e->time_ns,
+		.end_ns = e->received_ns,
+	};
+	struct batch *b = batch_of(ctx);
+	struct str resource = {(char *)e->source->resource.data, e->source->resource.len};
+
+	memcpy(head.trace_id, e->trace_id, sizeof(head.trace_id));
+	memcpy(head.span_id, e->span_id, sizeof(head.span_id));
+	uint64_t resource_id = id_hash64(0, resource.p, resource.len);
+	int rc = batch_add_record(&b->observations, &parts, resource_id, resource);
+	b->events += rc == 0;
+	return rc;
 }
 
 static int put_open(void *ctx, const struct run_id *run, const struct open_head *head,
@@ -270,7 +299,8 @@ static void drop_batch(struct pipeline *p, unsigned which)
 	struct batch *b = &p->batches[which];
 
 	stat_add(&p->o.stats->spans_dropped, b->spans.count);
-	stat_add(&p->o.stats->observations_dropped, b->observations.count);
+	stat_add(&p->o.stats->observations_dropped, b->observations.count - b->events);
+	stat_add(&p->o.stats->events_dropped, b->events);
 	log_error("%llu spans were dropped: they are more than store.size can hold at once",
 	          (unsigned long long)b->spans.count);
 	batch_clear(b);
@@ -374,7 +404,14 @@ static int start_runs(struct pipeline *p)
 		.max_open_bytes = c->store_bytes / 4, // the log needs room as well
 		.stats = p->o.stats,
 		.metrics = &p->metrics,
-		.sink = {p, take_span, take_observation, put_open, delete_open, get_open, has_room},
+		.sink = {.ctx = p,
+	                 .span = take_span,
+	                 .observation = take_observation,
+	                 .event = take_event,
+	                 .put_open = put_open,
+	                 .delete_open = delete_open,
+	                 .get_open = get_open,
+	                 .has_room = has_room},
 	};
 
 	int rc = runs_new(&p->runs, &options);
@@ -485,7 +522,7 @@ int pipeline_start(struct pipeline **ret, const struct pipeline_options *options
 static bool is_drained(const struct pipeline *p)
 {
 	return p->broken || (!p->committing && batch_is_empty(&p->batches[p->filling]) &&
-	                     runs_bytes(p->runs) == 0);
+	                     runs_bytes(p->runs) == 0 && !pipeline_is_awaited(p));
 }
 
 static void on_grace_over(uv_timer_t *timer)
@@ -495,7 +532,7 @@ static void on_grace_over(uv_timer_t *timer)
 	*over = true;
 }
 
-void pipeline_stop(struct pipeline *p, unsigned grace_ms)
+void pipeline_drain(struct pipeline *p, unsigned grace_ms)
 {
 	uv_timer_t *grace = &p->due;
 	bool over = false;
@@ -508,11 +545,17 @@ void pipeline_stop(struct pipeline *p, unsigned grace_ms)
 		if (!is_drained(p))
 			uv_run(p->o.loop, UV_RUN_ONCE);
 	}
+	uv_timer_stop(grace);
+	grace->data = p;
+	p->due_ns = UINT64_MAX;
+}
+
+void pipeline_stop(struct pipeline *p, unsigned grace_ms)
+{
+	pipeline_drain(p, grace_ms);
 	if (!is_drained(p))
 		log_error("what could not be written is lost: %s",
 		          p->reason[0] ? p->reason : "no time left");
-	uv_timer_stop(grace);
-	grace->data = p;
 	commit_stop(p->o.store);
 	free_pipeline(p);
 }

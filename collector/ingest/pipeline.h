@@ -44,8 +44,11 @@ struct pipeline_options {
 
 MUST_CHECK int pipeline_start(struct pipeline **ret, const struct pipeline_options *options);
 
-/** Commits what has gathered, runs the loop until that is durable or can't be made so for
- * grace_ms, ends the worker and frees p. */
+/** Commits what has gathered and runs the loop until that is durable and those who waited for it
+ * were told, or for grace_ms. */
+void pipeline_drain(struct pipeline *p, unsigned grace_ms);
+
+/** Drains once more, ends the worker and frees p. */
 void pipeline_stop(struct pipeline *p, unsigned grace_ms);
 
 struct runs *pipeline_runs(struct pipeline *p);

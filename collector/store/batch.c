@@ -62,6 +62,7 @@ void batch_clear(struct batch *b)
 	writer_clear(&b->spans);
 	writer_clear(&b->observations);
 	buf_reset(&b->opens);
+	b->events = 0;
 }
 
 bool batch_is_empty(const struct batch *b)

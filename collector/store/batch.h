@@ -33,6 +33,7 @@ struct block_writer {
 
 struct batch {
 	struct block_writer spans, observations;
+	uint64_t events;  // of the records in observations
 	struct buf opens; // struct open_change, value; in the order in which they apply
 };
 

@@ -37,16 +37,6 @@ struct block_header {
 _Static_assert(sizeof(struct block_header) == 48, "the header is 48 bytes on disk");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "what is on disk is little-endian");
 
-/* In an observations block, base is this head, the root's span without content, and the meta
- * members; content the rest. */
-struct observation_head {
-	uint8_t trace_id[16], span_id[8];
-	uint64_t start_ns, created_ns;
-	uint32_t root_len;
-	uint32_t reserved;
-};
-_Static_assert(sizeof(struct observation_head) == 48, "48 bytes on disk");
-
 /** CRC-32C (Castagnoli), as in RFC 3720; by the processor's instruction where it has one. crc is
  * what came before, 0 at the start. */
 uint32_t crc32c(uint32_t crc, const void *bytes, size_t len);

@@ -345,7 +345,8 @@ static int commit(struct store *s, struct batch *b)
 	stat_add(&s->stats->commits, 1);
 	stat_add(&s->stats->commit_ns, clock_mono_ns() - begun);
 	stat_add(&s->stats->spans_stored, b->spans.count);
-	stat_add(&s->stats->observations_stored, b->observations.count);
+	stat_add(&s->stats->observations_stored, b->observations.count - b->events);
+	stat_add(&s->stats->events_stored, b->events);
 	return 0;
 }
 

@@ -157,9 +157,6 @@ struct observation_call {
 	void *ctx;
 };
 
-/** False: the record is none. */
-bool parse_observation(struct observation_record *ret, const struct span_record *rec);
-
 /** A store_span_fn over an observations block; ctx is a struct observation_call. */
 bool call_observation(void *ctx, const struct span_record *rec);
 

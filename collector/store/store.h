@@ -17,6 +17,7 @@
 #include "base/err.h"
 #include "base/stats.h"
 #include "core/event.h"
+#include "core/observation.h"
 #include "core/span.h"
 
 struct store;
@@ -67,17 +68,6 @@ int store_trace(struct store *s, const uint8_t trace_id[16], store_span_fn *fn, 
 /** Every run that is open, in no order; status RUNNING. A run is here some milliseconds after its
  * start arrived. trace_id NULL: of all traces. */
 int store_open_runs(struct store *s, const uint8_t trace_id[16], store_span_fn *fn, void *ctx);
-
-/* An observation, as core/request.h shows it. root is its root's span without content; meta and
- * content are members of one JSON object without its braces. */
-struct observation_record {
-	uint64_t seq;
-	uint8_t trace_id[16], span_id[8];
-	uint64_t start_ns, created_ns; // unix
-	uint8_t kind, status;          // enum run_kind, run_status: the root's
-	struct str root;
-	struct str meta, content;
-};
 
 typedef bool store_observation_fn(void *ctx, const struct observation_record *rec);
 

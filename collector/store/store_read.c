@@ -42,37 +42,13 @@ int chunk_each(const struct buf *chunk, const struct store_chunk *range, store_s
 
 /* --- observations --- */
 
-bool parse_observation(struct observation_record *ret, const struct span_record *rec)
-{
-	struct observation_head h;
-
-	if (rec->base.len < sizeof(h))
-		return false;
-	memcpy(&h, rec->base.p, sizeof(h));
-	size_t meta_at = sizeof(h) + (size_t)h.root_len;
-	if (meta_at > rec->base.len)
-		return false;
-	*ret = (struct observation_record){
-		.seq = rec->seq,
-		.start_ns = h.start_ns,
-		.created_ns = h.created_ns,
-		.kind = rec->head.kind,
-		.status = rec->head.status,
-		.root = {rec->base.p + sizeof(h), h.root_len},
-		.meta = {rec->base.p + meta_at, rec->base.len - meta_at},
-		.content = rec->content,
-	};
-	memcpy(ret->trace_id, h.trace_id, sizeof(ret->trace_id));
-	memcpy(ret->span_id, h.span_id, sizeof(ret->span_id));
-	return true;
-}
-
 bool call_observation(void *ctx, const struct span_record *rec)
 {
 	struct observation_call *call = ctx;
 	struct observation_record o;
 
-	return !parse_observation(&o, rec) || call->fn(call->ctx, &o);
+	return observation_is_event(rec) || observation_parse(&o, rec) < 0 ||
+	       call->fn(call->ctx, &o);
 }
 
 int store_observations_forward(struct store *s, uint64_t from_seq, uint64_t since_ns,

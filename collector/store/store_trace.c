@@ -224,8 +224,8 @@ static bool find_topmost(void *ctx, const struct span_record *rec)
 	struct topmost *t = ctx;
 	struct observation_record o;
 
-	if (parse_observation(&o, rec) && memcmp(o.trace_id, t->trace_id, 16) == 0 &&
-	    (t->seq == 0 || o.start_ns < t->start_ns)) {
+	if (!observation_is_event(rec) && observation_parse(&o, rec) == 0 &&
+	    memcmp(o.trace_id, t->trace_id, 16) == 0 && (t->seq == 0 || o.start_ns < t->start_ns)) {
 		t->start_ns = o.start_ns;
 		t->seq = o.seq;
 	}

@@ -70,6 +70,8 @@ struct world {
 	struct saved_span *spans;
 	size_t span_count, span_room, durable_spans, sealed_spans;
 	struct saved_observation *observations;
+	unsigned event_count;
+	uint8_t event_trace_id[16], event_span_id[8]; // the last one's
 	size_t observation_count, observation_room, durable_observations, sealed_observations;
 	struct change *filling, **filling_end; // in order
 	struct change *sealed;
@@ -124,6 +126,16 @@ static inline int world_span(void *ctx, const struct finished_span *span)
 	saved->content = copy_of(w->forgets ? none : span->content);
 	saved->resource = copy_of((struct str){(char *)span->source->resource.data,
 	                                       w->forgets ? 0 : span->source->resource.len});
+	return 0;
+}
+
+static inline int world_event(void *ctx, const struct orphan_event *e)
+{
+	struct world *w = ctx;
+
+	w->event_count++;
+	memcpy(w->event_trace_id, e->trace_id, sizeof(w->event_trace_id));
+	memcpy(w->event_span_id, e->span_id, sizeof(w->event_span_id));
 	return 0;
 }
 
@@ -317,7 +329,8 @@ static inline void world_init(struct world *w, enum convention convention)
 		.max_open = 1000,
 		.stats = &w->stats,
 		.metrics = &w->metrics,
-		.sink = {w, world_span, world_observation, world_put, world_delete, world_get},
+		.sink = {w, world_span, world_observation, world_event, world_put, world_delete,
+	                 world_get},
 	};
 	assert_int_equal(runs_new(&w->r, &w->o), 0);
 	w->s = connect_as(w, 100, "agent");
@@ -526,7 +539,7 @@ static inline enum refusal feed_at(struct world *w, struct source *s, int type, 
 	else if (type == EVENT_END)
 		rc = runs_end(w->r, s, &ev, str_of_bytes(body), w->now);
 	else
-		runs_point(w->r, &ev, w->now);
+		runs_point(w->r, s, &ev, w->now);
 	free(body.p);
 	return rc;
 }

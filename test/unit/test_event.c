@@ -271,6 +271,10 @@ static bool assert_field(const struct event *ev, const char *key, const json_t *
 		assert_int_equal(ev->version, json_integer_value(want));
 	else if (strcmp(key, "pid") == 0)
 		assert_int_equal(ev->pid, json_integer_value(want));
+	else if (ev->type == EVENT_CHILD && strcmp(key, "exit") == 0)
+		assert_int_equal(ev->exit, json_integer_value(want));
+	else if (ev->type == EVENT_CHILD && strcmp(key, "signal") == 0)
+		assert_int_equal(ev->signal, json_integer_value(want));
 	else if (strcmp(key, "count") == 0)
 		assert_int_equal(ev->dropped, json_integer_value(want));
 	else
@@ -320,6 +324,12 @@ static void assert_event(const struct event *ev, const json_t *vector)
 		assert_int_equal(ev->unix_ns, uint_of(message, "unix_ns"));
 		assert_int_equal(ev->mono_ns, uint_of(message, "mono_ns"));
 	}
+	if (ev->type == EVENT_CHILD) {
+		json_t *fields = json_object_get(message, "fields");
+		assert_true((ev->exit >= 0) == json_is_integer(json_object_get(fields, "exit")));
+		assert_true((ev->signal >= 0) ==
+		            json_is_integer(json_object_get(fields, "signal")));
+	}
 	if (ev->type == EVENT_POINT) {
 		assert_text(ev->name, json_object_get(message, "name"), "name");
 		assert_value(ev->attrs, json_object_get(message, "fields"), "attributes");
@@ -333,9 +343,9 @@ static void assert_event(const struct event *ev, const json_t *vector)
 static int type_of(const json_t *message)
 {
 	static const char *const names[] = {"hello",   "start",   "end", "event", "flush",
-	                                    "flushed", "dropped", "bye", "error"};
+	                                    "flushed", "dropped", "bye", "error", "child"};
 
-	for (int i = 0; i < 9; i++)
+	for (int i = 0; i < 10; i++)
 		if (strcmp(text_of(message, "type"), names[i]) == 0)
 			return i;
 	return -1;
