@@ -20,8 +20,8 @@ MONO = 86400000000123
 RUN = uuid.UUID("0192f5a1-7c3e-7b6d-9a41-5f0e8d2c4b10").bytes
 PARENT = uuid.UUID("0192f5a1-7c3e-7b6d-9a41-000000000001").bytes
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-HELLO, START, END, POINT, FLUSH, FLUSHED, DROPPED, BYE, ERROR = range(9)
-NAMES = ["hello", "start", "end", "event", "flush", "flushed", "dropped", "bye", "error"]
+HELLO, START, END, POINT, FLUSH, FLUSHED, DROPPED, BYE, ERROR, CHILD = range(10)
+NAMES = ["hello", "start", "end", "event", "flush", "flushed", "dropped", "bye", "error", "child"]
 
 
 # ---- packing ----
@@ -326,6 +326,15 @@ def good_others():
     good("dropped-empty", "nothing said is nothing lost", [DROPPED, {}])
     good("bye", "leaving on purpose", [BYE, {}])
     good("bye-later", "a later version may say more", [BYE, {"why": "exit"}])
+    good("child-watched", "a parent that will tell how it ends", [CHILD, {"pid": 4711}])
+    good("child-exit", "it ended by itself", [CHILD, {"pid": 4711, "exit": 1}])
+    good("child-exit-zero", "and well", [CHILD, {"pid": 1, "exit": 0}])
+    good("child-exit-most", "255 is the most", [CHILD, {"pid": (1 << 31) - 1, "exit": 255}])
+    good("child-signal", "it was ended", [CHILD, {"pid": 4711, "signal": 9}])
+    good("child-signal-most", "127 is the most", [CHILD, {"pid": 4711, "signal": 127}])
+    good("child-nil", "nil is absent", [CHILD, {"pid": 4711, "exit": None, "signal": None}])
+    good("child-later", "a later version may say more",
+         [CHILD, {"pid": 4711, "signal": 11, "core": True}])
     good("error", "from the collector",
          [ERROR, {"code": "bad_utf8", "message": "a text is not UTF-8", "frame": 3}])
     good("error-connections", "before any frame", [ERROR, {
@@ -372,7 +381,7 @@ def bad_heads():
     bad("body-reserved", "malformed", b"\xc1")
     bad("body-json", "wrong_type", b'{"v":1}')
     bad("array-empty", "wrong_type", [])
-    for name, kind in (("nine", 9), ("flushed", FLUSHED), ("error", ERROR), ("huge", (1 << 64) - 1),
+    for name, kind in (("ten", 10), ("flushed", FLUSHED), ("error", ERROR), ("huge", (1 << 64) - 1),
                        ("negative", -1), ("text", "start"), ("nil", None), ("float", 1.0),
                        ("array", [1])):
         bad("type-" + name, "unknown_type", [kind, {}])
@@ -381,7 +390,8 @@ def bad_heads():
             ("start-long", [START, RUN, 1, 1, {}, 0]), ("end", [END, RUN]),
             ("event", [POINT, RUN, 1, 1, "x"]), ("event-long", [POINT, RUN, 1, 1, "x", {}, {}]),
             ("flush", [FLUSH]), ("flush-long", [FLUSH, 1, 2]), ("dropped", [DROPPED]),
-            ("bye", [BYE]), ("bye-long", [BYE, {}, {}])):
+            ("bye", [BYE]), ("bye-long", [BYE, {}, {}]), ("child", [CHILD]),
+            ("child-long", [CHILD, {"pid": 1}, {}])):
         bad("length-" + name, "wrong_type", message)
 
 
@@ -444,6 +454,7 @@ def bad_limits():
     bad("keys-hello", "too_many_keys", [HELLO, many])
     bad("keys-event", "too_many_keys", [POINT, RUN, 1, 1, "x", many])
     bad("keys-bye", "too_many_keys", [BYE, many])
+    bad("keys-child", "too_many_keys", [CHILD, many])
     bad("keys-error", "too_many_keys", end({"error": many}))
     bad("keys-attrs", "too_many_keys", start({"attrs": {"k%d" % i: 0 for i in range(1025)}}))
 
@@ -457,6 +468,8 @@ def bad_types():
             "model": True, "provider": {}, "tags": "prod", "attrs": []}),
         "end": (end, {"usage": 12, "model": 1, "finish": 0, "error": "failed", "attrs": "x"}),
         "dropped": (lambda f: [DROPPED, f], {"count": "3", "reason": 4}),
+        "child": (lambda f: [CHILD, {"pid": 4711, **f}],
+                  {"pid": "4711", "exit": "1", "signal": 9.0}),
     }
     for name, (message, fields) in wrong.items():
         for key, value in fields.items():
@@ -470,6 +483,13 @@ def bad_types():
         bad("wrong-error-" + key, "wrong_type", end({"error": {key: 1}}))
     bad("wrong-dropped-negative", "wrong_type", [DROPPED, {"count": -1}])
     bad("wrong-dropped-past", "wrong_type", [DROPPED, {"count": 1 << 63}])
+    for name, fields in (
+            ("no-pid", {}), ("pid-nil", {"pid": None}), ("pid-zero", {"pid": 0}),
+            ("pid-negative", {"pid": -5}), ("pid-past", {"pid": 1 << 31}),
+            ("exit-past", {"pid": 1, "exit": 256}), ("exit-negative", {"pid": 1, "exit": -9}),
+            ("signal-zero", {"pid": 1, "signal": 0}), ("signal-past", {"pid": 1, "signal": 128}),
+            ("both", {"pid": 1, "exit": 1, "signal": 9})):
+        bad("wrong-child-" + name, "wrong_type", [CHILD, fields])
     bad("wrong-map-nil", "wrong_type", start(None))
     bad("wrong-map-array", "wrong_type", start([]))
     bad("wrong-bye-nil", "wrong_type", [BYE, None])
@@ -550,6 +570,7 @@ def bad_duplicates():
     bad("twice-end", "duplicate_key", end(Pairs([("output", 1), ("output", 1)])))
     bad("twice-hello", "duplicate_key", [HELLO, Pairs([("v", 1), ("v", 1)])])
     bad("twice-dropped", "duplicate_key", [DROPPED, Pairs([("count", 1), ("count", 1)])])
+    bad("twice-child", "duplicate_key", [CHILD, Pairs([("pid", 1), ("pid", 1)])])
     bad("twice-bye", "duplicate_key", [BYE, twice])
     bad("twice-attrs", "duplicate_key", start({"attrs": twice}))
     bad("twice-attrs-empty", "duplicate_key", start({"attrs": Pairs([("", 1), ("", 2)])}))
@@ -564,7 +585,7 @@ def bad_duplicates():
 
 def bad_several():
     """Several faults: the one that stands first in the bytes is told."""
-    bad("first-type-then-cut", "unknown_type", b"\x92\x09\xc1", several=True)
+    bad("first-type-then-cut", "unknown_type", b"\x92\x0a\xc1", several=True)
     bad("first-length-then-id", "wrong_type", [START, b"", -1, {}], several=True)
     bad("first-id-then-time", "bad_run_id", [START, b"", -1, -1, {}], several=True)
     bad("first-time-then-map", "bad_time", [START, RUN, -1, 1, []], several=True)

@@ -51,6 +51,12 @@ static int take_span(void *ctx, const struct finished_span *span)
 	return 0;
 }
 
+static int take_event(void *ctx, const struct orphan_event *e)
+{
+	assert(e->span.len > 0);
+	return 0;
+}
+
 static int take_observation(void *ctx, const struct observation *o)
 {
 	assert(o->meta.len > 0);
@@ -116,7 +122,8 @@ static void begin(struct history *h)
 		.max_open = 16,
 		.stats = &stats,
 		.metrics = &metrics,
-		.sink = {NULL, take_span, take_observation, put_open, delete_open, get_open},
+		.sink = {NULL, take_span, take_observation, take_event, put_open, delete_open,
+	                 get_open},
 	};
 
 	if (runs_new(&h->r, &options) < 0)
@@ -151,7 +158,7 @@ static void feed(struct history *h, const uint8_t *body, size_t len)
 	else if (ev.type == EVENT_END)
 		runs_end(h->r, h->s, &ev, (struct str){(const char *)body, len}, h->now);
 	else if (ev.type == EVENT_POINT)
-		runs_point(h->r, &ev, h->now);
+		runs_point(h->r, h->s, &ev, h->now);
 }
 
 static void pass(struct history *h, uint64_t seconds)

@@ -10,7 +10,8 @@ import pytest
 from sidelight import _wire
 
 VECTORS = pathlib.Path(__file__).parents[3] / "proto" / "vectors" / "good.json"
-BUILT = {"hello", "start", "end", "event", "flush", "dropped", "bye"}
+BUILT = {"hello", "start", "end", "event", "flush", "dropped", "bye", "child"}
+TYPES = ["hello", "start", "end", "event", "flush", "flushed", "dropped", "bye", "error", "child"]
 # Frames that a client may send, but this one has no way to say.
 UNSAID = {
     "hello-empty",  # we always say which version we speak
@@ -22,6 +23,8 @@ UNSAID = {
     "end-nil-fields",
     "dropped-empty",
     "bye-later",
+    "child-nil",
+    "child-later",
     "value-nil",
     "value-str-32",  # cut at 64 KiB
     "value-map-keys",  # keys become text
@@ -64,8 +67,7 @@ def vectors():
 
 def as_array(message):
     order = ("run_id", "unix_ns", "mono_ns", "name", "token", "fields")
-    number = ["hello", "start", "end", "event", "flush", "flushed", "dropped", "bye"].index(message["type"])
-    return [number, *(value(message[key]) for key in order if key in message)]
+    return [TYPES.index(message["type"]), *(value(message[key]) for key in order if key in message)]
 
 
 @pytest.mark.parametrize("vector", vectors(), ids=lambda v: v["name"])
@@ -84,6 +86,8 @@ def build(message):
     if message["type"] == "hello":
         keys = ("service", "resource", "sdk", "pid")
         return _wire.hello(*(fields.get(key) for key in keys))
+    if message["type"] == "child":
+        return _wire.child(*(fields.get(key) for key in ("pid", "exit", "signal")))
     when = [value(message[key]) for key in ("run_id", "unix_ns", "mono_ns")]
     if message["type"] == "event":
         return _wire.event(*when, message["name"], fields)
