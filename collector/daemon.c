@@ -372,7 +372,7 @@ static int start(struct daemon *d)
 }
 
 /* The HTTP server reads what ingest owns, so it goes first; the exporters deliver what ingest's
- * last commit brings, so they go after it. */
+ * last commit brings, and the last numbers, so they go between its end and its freeing. */
 static void stop(struct daemon *d)
 {
 	notify("STOPPING=1");
@@ -380,6 +380,7 @@ static void stop(struct daemon *d)
 	http_stop(d->http);
 	ingest_stop(d->ingest);
 	exporters_stop(d->exporters, EXPORT_GRACE_NS);
+	ingest_free(d->ingest);
 	store_close(d->store);
 }
 

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "core/stats_report.h"
+#include "export/answer.h"
 
 #define LOG_EVERY_NS (10 * NS_PER_S) // one lane's failures, when they come and go
 
@@ -108,7 +109,6 @@ static void log_failure(struct lane *l, const struct outcome_report *r)
 /* Once for each reason: the counters say how often. */
 static void log_rejection(struct lane *l, const struct outcome_report *r, uint64_t count)
 {
-	static const char *const words[SIGNAL_COUNT] = {"spans", "log records", "data points"};
 	uint64_t bit = 1ull << r->reason;
 
 	if (l->rejections_logged & bit)
@@ -116,7 +116,7 @@ static void log_rejection(struct lane *l, const struct outcome_report *r, uint64
 	l->rejections_logged |= bit;
 	log_warn("exporter %s: %" PRIu64 " %s rejected for good (%s): %s%s%s; more of this kind "
 	         "is only counted",
-	         l->label, count, words[l->signal], rejection_label(r->reason), r->message,
+	         l->label, count, signal_items(l->signal), rejection_label(r->reason), r->message,
 	         separator(r->hint), r->hint);
 }
 

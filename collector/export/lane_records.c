@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "core/stats_report.h"
+#include "export/answer.h"
 
 #define LINGER_NS (20 * NS_PER_MS) // after the first record of a batch, for its company
 
@@ -34,9 +35,9 @@ static void count_evicted(struct lane *l, uint64_t records)
 		return;
 	stat_add(&l->stats->evicted, records);
 	if (!l->eviction_is_logged)
-		log_warn("exporter %s: the store drops what could not be delivered yet; a larger "
+		log_warn("exporter %s: %s leave the store before they could be delivered; a larger "
 		         "store.size holds out longer",
-		         l->label);
+		         l->label, signal_items(l->signal));
 	l->eviction_is_logged = true;
 }
 

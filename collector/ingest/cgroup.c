@@ -59,7 +59,8 @@ static void read_mount(struct cgroups *g, const char *line)
 		return;
 	if (strcmp(type, "cgroup2") == 0 && g->v2.root[0] == '\0')
 		g->v2 = m;
-	else if (strcmp(type, "cgroup") == 0 && g->v1.root[0] == '\0' && has_word(options, "memory"))
+	else if (strcmp(type, "cgroup") == 0 && g->v1.root[0] == '\0' &&
+	         has_word(options, "memory"))
 		g->v1 = m;
 }
 

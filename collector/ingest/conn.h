@@ -55,8 +55,8 @@ struct conn {
 	uint64_t kills_before, kills_after;
 	int64_t *watched; // the processes that it will tell the end of
 	unsigned watched_count;
-	bool oom;       // the count explains its end
-	bool drained;   // before a stop
+	bool oom;     // the count explains its end
+	bool drained; // before a stop
 	bool half, bye, ended_once;
 	bool failed;      // its stream means nothing to us any more
 	bool timed_out;   // we ended it

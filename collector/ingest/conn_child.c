@@ -5,9 +5,9 @@
 #include "core/event.h"
 #include "ingest/conn.h"
 
-/* Whether what c says of pid, as it sees it, is said of the process of `of`. A number means something
- * only in its own PID namespace: where c's is another one than ours, its own children are known
- * by what they call themselves. */
+/* Whether what c says of pid, as it sees it, is said of the process of `of`. A number means
+ * something only in its own PID namespace: where c's is another one than ours, its own children are
+ * known by what they call themselves. */
 static bool is_meant(const struct conn *c, int64_t pid, const struct conn *of)
 {
 	if (c == of || (c->peer.uid != 0 && c->peer.uid != of->peer.uid))
@@ -73,8 +73,8 @@ static enum refusal watch(struct conn *c, int64_t pid)
 	return REFUSAL_NONE;
 }
 
-/* Its connection may have ended already, or its last bytes not be read yet. One that lives is another
- * process, which has taken the number. */
+/* Its connection may have ended already, or its last bytes not be read yet. One that lives is
+ * another process, which has taken the number. */
 static void tell(struct conn *c, int64_t pid, struct word word, struct list_node *list)
 {
 	for (struct list_node *n = list->next; n != list; n = n->next) {

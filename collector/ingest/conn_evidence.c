@@ -43,12 +43,14 @@ struct closing evidence_of_word(struct word word, char reason[REASON_SIZE])
 	struct closing why = {.status = STATUS_ERROR};
 
 	if (word.kind == WORD_SIGNAL) {
-		snprintf(reason, REASON_SIZE, "the process was killed by signal %d%s while this ran",
-		         word.value, name_of_signal(word.value));
+		snprintf(reason, REASON_SIZE,
+		         "the process was killed by signal %d%s while this ran", word.value,
+		         name_of_signal(word.value));
 		why.error_type = STR("process_killed");
 	} else {
-		snprintf(reason, REASON_SIZE, "the process ended with exit code %d while this ran%s",
-		         word.value, word.value ? "" : ": it left without ending it");
+		snprintf(reason, REASON_SIZE,
+		         "the process ended with exit code %d while this ran%s", word.value,
+		         word.value ? "" : ": it left without ending it");
 		why.error_type = STR("process_exited");
 	}
 	why.error_message = str_of(reason);
@@ -89,8 +91,7 @@ static void explain_others(const struct conn *c)
 
 static bool was_out_of_memory(struct conn *c)
 {
-	if (!c->oom && c->cgroup &&
-	    cgroup_explains(c->cgroup, c->kills_before, c->kills_after)) {
+	if (!c->oom && c->cgroup && cgroup_explains(c->cgroup, c->kills_before, c->kills_after)) {
 		c->oom = true;
 		explain_others(c);
 	}
@@ -115,14 +116,14 @@ static struct closing choose(struct conn *c, bool alive, char reason[REASON_SIZE
 static void describe(const struct conn *c, bool alive, char evidence[EVIDENCE_SIZE])
 {
 	char *p = evidence, *end = evidence + EVIDENCE_SIZE;
-	char reason[REASON_SIZE];
 
 	if (c->peer.pid == 0)
 		p += snprintf(p, (size_t)(end - p),
 		              "connection closed without bye; process not visible");
 	else
-		p += snprintf(p, (size_t)(end - p), "connection closed without bye; pid %" PRId64 " %s",
-		              c->peer.pid, alive ? "runs" : "is gone");
+		p += snprintf(p, (size_t)(end - p),
+		              "connection closed without bye; pid %" PRId64 " %s", c->peer.pid,
+		              alive ? "runs" : "is gone");
 	if (!alive && c->word.kind == WORD_EXIT)
 		p += snprintf(p, (size_t)(end - p), "; its parent says: exit code %d",
 		              c->word.value);

@@ -155,8 +155,12 @@ static void on_closed(uv_handle_t *handle)
 	handle->data = NULL;
 }
 
-static void free_ingest(struct ingest *in)
+void ingest_free(struct ingest *in)
 {
+	if (!in)
+		return;
+	if (in->pipeline)
+		pipeline_free(in->pipeline);
 	uv_handle_t *handles[] = {(uv_handle_t *)&in->listener, (uv_handle_t *)&in->rest,
 	                          (uv_handle_t *)&in->orphans};
 
@@ -180,18 +184,18 @@ int ingest_start(struct ingest **ret, const struct ingest_options *options)
 	raise_file_limit(config->max_connections + CGROUPS_MAX);
 	int rc = cgroups_new(&in->cgroups, "/proc");
 	if (rc < 0) {
-		free_ingest(in);
+		ingest_free(in);
 		return rc;
 	}
 	rc = door_bind(&in->door, config->socket, config->mode, config->group,
-	                   config->socket_dir_is_ours);
+	               config->socket_dir_is_ours);
 	if (rc == 0)
 		rc = start_pipeline(in);
 	if (rc < 0) {
 		door_remove(&in->door);
 		if (in->door.fd >= 0)
 			close(in->door.fd);
-		free_ingest(in);
+		ingest_free(in);
 		return rc;
 	}
 	*ret = in;
@@ -289,5 +293,4 @@ void ingest_stop(struct ingest *in)
 	while (!list_is_empty(&in->ended)) // a tenth of a second at most
 		uv_run(in->o.loop, UV_RUN_ONCE);
 	pipeline_stop(in->pipeline, ms_left(in));
-	free_ingest(in);
 }

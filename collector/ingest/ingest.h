@@ -39,6 +39,9 @@ MUST_CHECK int ingest_open_door(struct ingest *in);
 
 struct pipeline *ingest_pipeline(struct ingest *in);
 
-/** Takes the socket away, reads what clients have sent, commits it, frees all. Runs that are open
- * stay open in the store. NULL is fine. */
+/** Takes the socket away, reads what clients have sent, commits it, answers their flushes. Runs
+ * that are open stay open in the store. NULL is fine. */
 void ingest_stop(struct ingest *in);
+
+/** After it has stopped: until then what it has counted can be read. NULL is fine. */
+void ingest_free(struct ingest *in);

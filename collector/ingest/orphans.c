@@ -4,9 +4,9 @@
 #include "base/clock.h"
 #include "ingest/conn.h"
 
-/* Runs that a daemon before us left open, or a client that was silent in the middle of a frame, belong to
- * their process, whichever of its connections goes on with them: they are closed when it is
- * gone. Where it can't be seen, a connection that describes itself alike stands for it. */
+/* Runs that a daemon before us left open, or a client that was silent in the middle of a frame,
+ * belong to their process, whichever of its connections goes on with them: they are closed when it
+ * is gone. Where it can't be seen, a connection that describes itself alike stands for it. */
 
 static struct moment now(void)
 {

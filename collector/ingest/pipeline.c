@@ -475,7 +475,7 @@ static void close_handles(struct pipeline *p)
 		uv_run(p->o.loop, UV_RUN_ONCE);
 }
 
-static void free_pipeline(struct pipeline *p)
+void pipeline_free(struct pipeline *p)
 {
 	close_handles(p);
 	runs_free(p->runs);
@@ -511,7 +511,7 @@ int pipeline_start(struct pipeline **ret, const struct pipeline_options *options
 	if (rc == 0)
 		rc = commit_start(p->o.store, on_worker_done, p);
 	if (rc < 0) {
-		free_pipeline(p);
+		pipeline_free(p);
 		return rc;
 	}
 	pipeline_fed(p);
@@ -557,7 +557,6 @@ void pipeline_stop(struct pipeline *p, unsigned grace_ms)
 		log_error("what could not be written is lost: %s",
 		          p->reason[0] ? p->reason : "no time left");
 	commit_stop(p->o.store);
-	free_pipeline(p);
 }
 
 struct runs *pipeline_runs(struct pipeline *p)

@@ -48,8 +48,9 @@ MUST_CHECK int pipeline_start(struct pipeline **ret, const struct pipeline_optio
  * were told, or for grace_ms. */
 void pipeline_drain(struct pipeline *p, unsigned grace_ms);
 
-/** Drains once more, ends the worker and frees p. */
+/** Drains once more and ends the worker. What is counted can still be read. */
 void pipeline_stop(struct pipeline *p, unsigned grace_ms);
+void pipeline_free(struct pipeline *p);
 
 struct runs *pipeline_runs(struct pipeline *p);
 

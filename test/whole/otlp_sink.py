@@ -14,6 +14,10 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -43,6 +47,8 @@ class Request:
 
     @property
     def spans(self):
+        if not isinstance(self.message, ExportTraceServiceRequest):
+            return []
         return [
             span
             for resource_spans in self.message.resource_spans
@@ -56,6 +62,9 @@ def partial_success(rejected: int, message: str = "") -> Answer:
     response.partial_success.rejected_spans = rejected
     response.partial_success.error_message = message
     return Answer(body=response.SerializeToString())
+
+
+MESSAGES = {"/v1/logs": ExportLogsServiceRequest, "/v1/metrics": ExportMetricsServiceRequest}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -131,7 +140,7 @@ class OtlpSink:
         self._thread.start()
 
     def _take(self, path: str, headers: dict, body: bytes) -> Answer:
-        message = ExportTraceServiceRequest()
+        message = MESSAGES.get(path, ExportTraceServiceRequest)()
         with self._changed:
             try:
                 message.ParseFromString(body)

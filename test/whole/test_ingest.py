@@ -179,7 +179,7 @@ def test_a_flush_is_answered_after_a_commit_and_not_before(daemon, tmp_path):
 BAD = {
     "malformed": prefix(1) + b"\xc1",
     "wrong_type": frame({"a": 1}),
-    "unknown_type": frame([9, {}]),
+    "unknown_type": frame([10, {}]),
     "bad_run_id": frame([1, bytes(16), 1, 1, {}]),
     "bad_time": frame([1, b"x" * 16, -1, 1, {}]),
     "bad_utf8": prefix(6) + b"\x92\x00\x81\xa1\xff\x01",

@@ -148,7 +148,7 @@ def test_stdout_is_the_consoles_alone(daemon, tmp_path):
 def test_sighup_says_what_the_new_configuration_means(daemon, arguments):
     running = daemon()
     running.signal(signal.SIGHUP)
-    running.wait_for_line("SIGHUP.*same")
+    running.wait_for_line("SIGHUP.*0 started, 0 stopped")
     arguments({"store": {"retention": "1d"}})
     running.signal(signal.SIGHUP)
     running.wait_for_line("SIGHUP.*changed.*restart")
