@@ -175,7 +175,7 @@ HEADERS = [
     Case("early_400_and_close", h.early_answer_and_close, "http_400", "HTTP 400"),
     Case("endless_headers", h.endless_headers, ANY, ambiguous=True, flood=True),
     Case("endless_header", h.endless_header, ANY, ambiguous=True, flood=True),
-    _silent("drips_headers", h.drips_headers, "no answer", ambiguous=True),
+    _silent("drips_headers", h.drips_headers, "no answer|broke off", ambiguous=True),
     Case("huge_header", h.huge_header, ANY, ambiguous=True),
 ]
 
