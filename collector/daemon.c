@@ -237,6 +237,14 @@ static void on_committed(void *ctx)
 		exporters_notify(d->exporters);
 }
 
+static void on_turned_away(void *ctx, uint64_t before_seq)
+{
+	struct daemon *d = ctx;
+
+	if (d->exporters)
+		exporters_count_refused(d->exporters, before_seq, 1);
+}
+
 static void on_failed(void *ctx)
 {
 	struct daemon *d = ctx;
@@ -255,6 +263,7 @@ static int start_ingest(struct daemon *d)
 		.loop = &d->loop,
 		.ctx = d,
 		.committed = on_committed,
+		.turned_away = on_turned_away,
 		.failed = on_failed,
 	};
 	const char *hint = "";

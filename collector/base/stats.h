@@ -86,6 +86,7 @@
 	X(DUPLICATE_END, "duplicate_end")                                                          \
 	X(TIMEOUT, "timeout")                                                                      \
 	X(TRUNCATED, "truncated")                                                                  \
+	X(STORE_FULL, "store_full")                                                                \
 	X(NO_MEMORY, "no_memory")
 
 enum refusal {

@@ -531,3 +531,8 @@ unsigned runs_open_count(const struct runs *r)
 {
 	return r->count;
 }
+
+bool runs_has(const struct runs *r, const struct run_id *run)
+{
+	return table_find(r, run) != NULL;
+}

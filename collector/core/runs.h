@@ -187,3 +187,6 @@ void runs_adopt(struct runs *r, struct source *s);
 size_t runs_trace_ids(const struct runs *r, uint8_t (*ret)[16], size_t max);
 
 unsigned runs_open_count(const struct runs *r);
+
+/** Whether the table holds something of a run. */
+bool runs_has(const struct runs *r, const struct run_id *run);

@@ -6,6 +6,7 @@
 #include "core/event.h"
 #include "ingest/conn.h"
 #include "ingest/reply.h"
+#include "store/store.h"
 
 /* --- answers --- */
 
@@ -72,6 +73,7 @@ void conn_tell(struct conn *c, enum refusal why)
 		[REFUSED_DUPLICATE_END] = "the run has ended already",
 		[REFUSED_TIMEOUT] = "the frame was not complete in time",
 		[REFUSED_TRUNCATED] = "the connection ended inside a frame",
+		[REFUSED_STORE_FULL] = "the store is full of what is not delivered yet",
 		[REFUSED_NO_MEMORY] = "no memory is left for it",
 	};
 	uint64_t bit = 1ull << why;
@@ -178,12 +180,27 @@ static void on_bye(struct conn *c, struct moment at)
 	conn_close_runs(c, &conn_closed_by_bye, at);
 }
 
+/* With store.when_full refuse_newest: what is open may go on and end, nothing begins. */
+static bool is_turned_away(struct conn *c, const struct event *ev)
+{
+	bool of_a_run = ev->type == EVENT_START || ev->type == EVENT_END || ev->type == EVENT_POINT;
+	uint64_t before;
+
+	if (!of_a_run || !store_is_held(c->in->o.store, &before) || runs_has(c->in->runs, &ev->run))
+		return false;
+	if (ev->type == EVENT_START)
+		c->in->o.turned_away(c->in->o.ctx, before);
+	return true;
+}
+
 static enum refusal dispatch(struct conn *c, const struct event *ev, struct str body,
                              struct moment at)
 {
 	struct stats *stats = c->in->o.stats;
 
 	stat_add(&stats->unknown_keys, ev->unknown_keys);
+	if (is_turned_away(c, ev))
+		return REFUSED_STORE_FULL;
 	switch (ev->type) {
 	case EVENT_HELLO:
 		return on_hello(c, ev);

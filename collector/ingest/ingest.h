@@ -27,7 +27,9 @@ struct ingest_options {
 	uv_loop_t *loop;
 	void *ctx;
 	void (*committed)(void *ctx); // new spans are durable
-	void (*failed)(void *ctx);    // the disk failed: time to end, and to look again at a start
+	/* A run was refused: the store is held by exporters whose cursor is before that. */
+	void (*turned_away)(void *ctx, uint64_t before_seq);
+	void (*failed)(void *ctx); // the disk failed: time to end, and to look again at a start
 };
 
 /** Binds the socket under another name and starts the pipeline; nothing is served yet. ERR_BUSY: a

@@ -654,5 +654,10 @@ bool pipeline_is_ready(struct pipeline *p, char *reason, unsigned size)
 	pthread_mutex_lock(&p->lock);
 	snprintf(reason, size, "%s", p->reason);
 	pthread_mutex_unlock(&p->lock);
+	uint64_t before;
+	if (reason[0] == '\0' && store_is_held(p->o.store, &before))
+		snprintf(reason, size,
+		         "the store is full of what exporters have not got; new runs are "
+		         "refused (store.when_full)");
 	return reason[0] == '\0';
 }
