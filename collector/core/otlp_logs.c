@@ -183,6 +183,18 @@ static void put_content(struct buf *out, const struct observation_record *o)
 		pb_attr_str(out, LOG_ATTRIBUTES, STR("sidelight.tool_call_list"), calls);
 }
 
+static void put_own(struct buf *out, const struct observation_record *o, uint64_t end_ns)
+{
+	uint64_t took_ns = end_ns > o->start_ns ? end_ns - o->start_ns : 0;
+
+	if (!root_says(o, "sidelight.status")) // a cancelled one does
+		pb_attr_str(out, LOG_ATTRIBUTES, STR("sidelight.status"),
+		            str_of(status_word((enum run_status)o->status)));
+	if (!root_says(o, "sidelight.duration"))
+		pb_attr_double(out, LOG_ATTRIBUTES, STR("sidelight.duration"),
+		               (double)took_ns / 1e9);
+}
+
 static void put_observation(struct buf *out, const struct observation_record *o, bool content)
 {
 	struct span_record root = {.base = o->root};
@@ -196,10 +208,7 @@ static void put_observation(struct buf *out, const struct observation_record *o,
 	put_body(out, error && view.status_message.len ? view.status_message : view.name);
 	copy_attributes(out, o->root, SPAN_ATTRIBUTES);
 	put_sums(out, o);
-	pb_attr_str(out, LOG_ATTRIBUTES, STR("sidelight.status"),
-	            str_of(status_word((enum run_status)o->status)));
-	pb_attr_double(out, LOG_ATTRIBUTES, STR("sidelight.duration"),
-	               (double)(view.end_ns - o->start_ns) / 1e9);
+	put_own(out, o, view.end_ns);
 	if (content)
 		put_content(out, o);
 	put_ids(out, o);

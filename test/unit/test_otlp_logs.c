@@ -162,6 +162,51 @@ static void an_observation_becomes_a_log_event(void **state)
 	buf_deinit(&r.base);
 }
 
+/* A cancelled root's span has said so, and where it failed; OTLP wants each key once. */
+static void what_the_root_says_is_not_said_again(void **state)
+{
+	struct record r;
+	struct buf root, out;
+
+	buf_init(&root, 4096);
+	encode_prefix(&root, &ids, 1000);
+	pb_fixed64(&root, SPAN_END, 2000);
+	pb_attr_str(&root, SPAN_ATTRIBUTES, STR("sidelight.status"), STR("cancelled"));
+	pb_attr_str(&root, SPAN_ATTRIBUTES, STR("gen_ai.provider.name"), STR("openai"));
+	pb_attr_double(&root, SPAN_ATTRIBUTES, STR("sidelight.duration"), 7);
+	make(&r, 0, &root, "\"provider\":\"other\"", "");
+	r.rec.head.status = STATUS_CANCELLED;
+	buf_init(&out, 65536);
+	assert_int_equal(otlp_log_request(&out, &r.rec, 1, &plain), 1);
+	struct str log = first_record(&out);
+	assert_text(text_attribute(log, "sidelight.status"), "cancelled");
+	assert_text(text_attribute(log, "gen_ai.provider.name"), "openai");
+	assert_non_null(attribute(log, "sidelight.duration").p);
+	assert_int_equal(number(log, 2), 9);
+	buf_deinit(&out);
+	buf_deinit(&r.base);
+}
+
+/* Whatever a damaged or foreign span says of its times. */
+static void a_root_that_ended_before_it_began_took_no_time(void **state)
+{
+	struct record r;
+	struct buf root, out;
+	double seconds;
+
+	buf_init(&root, 4096);
+	encode_prefix(&root, &ids, 1000);
+	pb_fixed64(&root, SPAN_END, 10);
+	make(&r, 0, &root, "", "");
+	buf_init(&out, 65536);
+	assert_int_equal(otlp_log_request(&out, &r.rec, 1, &plain), 1);
+	uint64_t bits = number(attribute(first_record(&out), "sidelight.duration"), ANY_DOUBLE);
+	memcpy(&seconds, &bits, sizeof(seconds));
+	assert_true(seconds >= 0 && seconds < 1e-9);
+	buf_deinit(&out);
+	buf_deinit(&r.base);
+}
+
 static void content_goes_along_only_when_asked_for(void **state)
 {
 	struct record r;
@@ -229,6 +274,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(an_observation_becomes_a_log_event),
+		cmocka_unit_test(what_the_root_says_is_not_said_again),
+		cmocka_unit_test(a_root_that_ended_before_it_began_took_no_time),
 		cmocka_unit_test(content_goes_along_only_when_asked_for),
 		cmocka_unit_test(an_event_without_a_span_keeps_its_name_and_attributes),
 		cmocka_unit_test(requests_keep_to_their_limits),
