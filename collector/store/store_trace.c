@@ -291,6 +291,14 @@ static bool begins_with(const uint8_t id[16], const struct prefix *p)
 	return (((v[0] ^ p->id[0]) & p->mask[0]) | ((v[1] ^ p->id[1]) & p->mask[1])) == 0;
 }
 
+/* The mark of an event, which is nobody's observation. */
+static bool is_nobody(const uint8_t id[16])
+{
+	static const uint8_t nobody[16];
+
+	return memcmp(id, nobody, sizeof(nobody)) == 0;
+}
+
 struct found_ids {
 	uint8_t ids[FOUND_IDS][16];
 	unsigned count;
@@ -307,7 +315,7 @@ static void find_in_block(const struct dir_cursor *d, const struct prefix *p, ui
 		left = d->entry.count;
 	while (left > 0 && ret->count < FOUND_IDS) {
 		const uint8_t *id = d->marks + --left * sizeof(ret->ids[0]);
-		if (begins_with(id, p))
+		if (begins_with(id, p) && !is_nobody(id))
 			memcpy(ret->ids[ret->count++], id, sizeof(ret->ids[0]));
 	}
 	*before_seq = d->seq + left;
