@@ -179,6 +179,49 @@ void exporter_config_deinit(struct exporter_config *e)
 	*e = (struct exporter_config){0};
 }
 
+static bool copy_text(char **ret, const char *from)
+{
+	*ret = from ? strdup(from) : NULL;
+	return *ret || !from;
+}
+
+static bool copy_headers(struct exporter_config *to, const struct exporter_config *from)
+{
+	to->headers = calloc(from->header_count + 1, sizeof(*to->headers));
+	if (!to->headers)
+		return false;
+	for (size_t i = 0; i < from->header_count; i++) {
+		to->header_count++;
+		if (!copy_text(&to->headers[i].key, from->headers[i].key) ||
+		    !copy_text(&to->headers[i].value, from->headers[i].value))
+			return false;
+	}
+	return true;
+}
+
+int exporter_config_copy(struct exporter_config *ret, const struct exporter_config *from)
+{
+	struct exporter_config c = *from;
+
+	// What is not copied yet must not be freed.
+	c.name = c.endpoint = NULL;
+	c.tls.ca_file = c.tls.cert_file = c.tls.key_file = c.tls.server_name = NULL;
+	c.headers = NULL;
+	c.header_count = 0;
+	bool ok = copy_text(&c.name, from->name) && copy_text(&c.endpoint, from->endpoint) &&
+	          copy_text(&c.tls.ca_file, from->tls.ca_file) &&
+	          copy_text(&c.tls.cert_file, from->tls.cert_file) &&
+	          copy_text(&c.tls.key_file, from->tls.key_file) &&
+	          copy_text(&c.tls.server_name, from->tls.server_name) && copy_headers(&c, from);
+	if (!ok) {
+		exporter_config_deinit(&c);
+		*ret = (struct exporter_config){0};
+		return -ENOMEM;
+	}
+	*ret = c;
+	return 0;
+}
+
 void config_free(struct config *c)
 {
 	for (size_t i = 0; i < c->exporter_count; i++)

@@ -106,6 +106,10 @@ void config_free(struct config *c);
 /** Frees what it owns and leaves it empty. */
 void exporter_config_deinit(struct exporter_config *e);
 
+/** A copy of all that it owns. -ENOMEM: *ret is empty. */
+MUST_CHECK int exporter_config_copy(struct exporter_config *ret,
+                                    const struct exporter_config *from);
+
 /** Whether two exporters are the same in all that they do. */
 bool exporter_config_equal(const struct exporter_config *a, const struct exporter_config *b);
 

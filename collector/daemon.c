@@ -296,6 +296,13 @@ static bool is_ready(void *ctx, char *reason, unsigned size)
 	return pipeline_is_ready(ingest_pipeline(d->ingest), reason, size);
 }
 
+static int write_check(void *ctx, struct buf *out)
+{
+	struct daemon *d = ctx;
+
+	return exporters_check(d->exporters, out);
+}
+
 static int start_http(struct daemon *d)
 {
 	const struct config *c = d->config;
@@ -309,6 +316,7 @@ static int start_http(struct daemon *d)
 		.stats = &d->stats,
 		.write_metrics = write_metrics,
 		.is_ready = is_ready,
+		.write_check = write_check,
 		.ctx = d,
 	};
 
@@ -333,15 +341,23 @@ static size_t write_otlp_metrics(void *ctx, struct buf *out)
 	return pipeline_write_otlp_metrics(ingest_pipeline(d->ingest), out);
 }
 
-static int start_exporters(struct daemon *d)
+/* None yet: but whoever asks for them finds them. */
+static int make_exporters(struct daemon *d)
 {
 	struct exporters_source source = {d->store, &d->stats, write_otlp_metrics, d};
-	struct exporters_change change = {0};
 
 	int rc = exporters_new(&d->exporters, &source);
-	if (rc == 0)
-		rc = exporters_change(d->exporters, d->config->exporters, d->config->exporter_count,
-		                      &change);
+	if (rc < 0)
+		log_error("%s", err_str(rc));
+	return rc;
+}
+
+static int start_exporters(struct daemon *d)
+{
+	struct exporters_change change;
+
+	int rc = exporters_change(d->exporters, d->config->exporters, d->config->exporter_count,
+	                          &change);
 	if (rc < 0)
 		log_error("exporter %s: %s", change.failed, err_str(rc));
 	return rc;
@@ -369,7 +385,7 @@ static int open_door(struct daemon *d)
 static int start(struct daemon *d)
 {
 	int (*const steps[])(struct daemon *) = {
-		open_store, start_ingest, start_http, start_exporters, open_door,
+		open_store, start_ingest, make_exporters, start_http, start_exporters, open_door,
 	};
 
 	for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {

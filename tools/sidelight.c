@@ -25,6 +25,7 @@ enum {
 	OPT_STATUS,
 	OPT_CONTENT,
 	OPT_SPANS,
+	OPT_CONFIG,
 };
 
 static const struct option options[] = {
@@ -39,6 +40,7 @@ static const struct option options[] = {
 	{"status", required_argument, NULL, OPT_STATUS},
 	{"content", no_argument, NULL, OPT_CONTENT},
 	{"spans", no_argument, NULL, OPT_SPANS},
+	{"config", required_argument, NULL, OPT_CONFIG},
 	{0},
 };
 
@@ -81,6 +83,14 @@ static const struct command commands[] = {
          "  --since WHEN     only what ended since: 30s, 5m, 1h, 2d ago, or an RFC 3339 time\n"
          "  --spans          every span instead\n"
          "  --limit N        the N newest observations, or the N oldest spans\n"},
+	{"check", cmd_check, COMMON | BIT(OPT_CONFIG), false,
+         "usage: sidelight check [--config FILE]\n"
+         "\n"
+         "Tries each exporter for real and says what to do where one fails; how far each is, what "
+         "the\n"
+         "store holds and what was ever lost. Exit code 1 if an exporter fails.\n"
+         "\n"
+         "  --config FILE    the configuration, where no collector runs ($SIDELIGHT_CONFIG)\n"},
 };
 
 #define COMMAND_COUNT (sizeof(commands) / sizeof(commands[0]))
@@ -100,6 +110,7 @@ static const char help[] = "usage: sidelight COMMAND [options]\n"
 			   "  traces           the latest requests\n"
 			   "  trace ID|last    one of them, as a tree with bars to scale\n"
 			   "  dump             observations or spans as JSON Lines\n"
+			   "  check            try the exporters; what is stored, sent and lost\n"
 			   "\n"
 			   "sidelight COMMAND --help says more.\n";
 
@@ -124,6 +135,9 @@ static void take_option(struct args *a, int option)
 		break;
 	case OPT_DATA:
 		a->source.data = optarg;
+		break;
+	case OPT_CONFIG:
+		a->source.config = optarg;
 		break;
 	case OPT_SINCE:
 		a->since = optarg;

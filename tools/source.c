@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/str.h"
 #include "config.h"
+#include "export/check.h"
 #include "fetch.h"
 #include "http/api.h"
 #include "store/store.h"
@@ -18,6 +19,7 @@
 struct source {
 	struct fetch *fetch; // or
 	struct store *store;
+	const char *config;
 	char *place; // URL, socket or directory, for messages
 	struct buf path;
 };
@@ -27,6 +29,7 @@ static const char *const paths[] = {
 	[ENDPOINT_TRACE] = "/api/traces/",
 	[ENDPOINT_OBSERVATIONS] = "/api/observations",
 	[ENDPOINT_SPANS] = "/api/spans",
+	[ENDPOINT_CHECK] = "/api/check",
 };
 
 /* --- finding one --- */
@@ -164,6 +167,7 @@ int source_open(struct source **ret, const struct source_options *options)
 
 	if (s) {
 		buf_init(&s->path, 4 * KIB);
+		s->config = options->config;
 		err = find(s, options);
 	}
 	if (err == -ENOMEM)
@@ -202,7 +206,7 @@ static int write_path(struct source *s, const struct request *r)
 	buf_append_str(&s->path, paths[r->endpoint]);
 	if (r->endpoint == ENDPOINT_TRACE) {
 		buf_append_str(&s->path, r->id);
-	} else {
+	} else if (r->endpoint != ENDPOINT_CHECK) {
 		buf_printf(&s->path, "?limit=%u", r->limit);
 		if (r->cursor > 0)
 			buf_printf(&s->path, "&cursor=%" PRIu64, r->cursor);
@@ -246,6 +250,29 @@ static int get_by_http(struct source *s, const struct request *r, struct buf *ou
 	return err == -ENOENT ? -EIO : err;
 }
 
+/* Tries the exporters that a collector would have, as configured for us. */
+static int check_here(struct source *s, struct buf *out)
+{
+	struct config_flags flags = {.config = s->config, .data = s->place};
+	const struct exporter_config *list[CAP_EXPORTERS];
+	struct config config;
+	struct check *check;
+
+	int err = config_load(&config, &flags, stderr);
+	if (err < 0)
+		return err;
+	for (size_t i = 0; i < config.exporter_count; i++)
+		list[i] = &config.exporters[i];
+	err = check_start(&check, list, config.exporter_count);
+	if (err == 0) {
+		check_wait(check);
+		err = check_write(check, s->store, out);
+		check_free(check);
+	}
+	config_free(&config);
+	return err;
+}
+
 static int get_from_store(struct source *s, const struct request *r, struct buf *out)
 {
 	struct api_query q = {.since_ns = r->since_ns,
@@ -262,6 +289,8 @@ static int get_from_store(struct source *s, const struct request *r, struct buf 
 		return api_observations(s->store, &q, out);
 	case ENDPOINT_SPANS:
 		return api_spans(s->store, &q, out);
+	case ENDPOINT_CHECK:
+		return check_here(s, out);
 	}
 	return -EINVAL;
 }

@@ -17,9 +17,16 @@ struct source;
 /* Each NULL where the command line says nothing. */
 struct source_options {
 	const char *url, *socket, *data;
+	const char *config; // ENDPOINT_CHECK, without a collector
 };
 
-enum endpoint { ENDPOINT_TRACES, ENDPOINT_TRACE, ENDPOINT_OBSERVATIONS, ENDPOINT_SPANS };
+enum endpoint {
+	ENDPOINT_TRACES,
+	ENDPOINT_TRACE,
+	ENDPOINT_OBSERVATIONS,
+	ENDPOINT_SPANS,
+	ENDPOINT_CHECK
+};
 
 struct request {
 	enum endpoint endpoint;

@@ -7,13 +7,17 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "export/check.h"
 #include "export/exporter.h"
+
+#define CHECK_KEPT_NS NS_PER_S // its result, for those who ask for it
 
 struct exporters {
 	struct exporters_source source;
 	pthread_mutex_t lock; // of the list, not of what is in it
 	size_t count;
 	struct exporter *list[CAP_EXPORTERS];
+	struct check *check; // with lock; NULL: none yet
 };
 
 int exporters_new(struct exporters **ret, const struct exporters_source *source)
@@ -165,12 +169,43 @@ void exporters_count_refused(struct exporters *x, uint64_t before_seq, uint64_t 
 	pthread_mutex_unlock(&x->lock);
 }
 
+/* With the lock: the exporters' configurations hold still. */
+static int renew_check(struct exporters *x)
+{
+	const struct exporter_config *list[CAP_EXPORTERS];
+	struct check *fresh;
+	uint64_t done_ns;
+
+	if (x->check &&
+	    (!check_is_done(x->check, &done_ns) || clock_mono_ns() - done_ns < CHECK_KEPT_NS))
+		return 0;
+	for (size_t i = 0; i < x->count; i++)
+		list[i] = &x->list[i]->config;
+	int err = check_start(&fresh, list, x->count);
+	if (err)
+		return err;
+	check_free(x->check);
+	x->check = fresh;
+	return 0;
+}
+
+int exporters_check(struct exporters *x, struct buf *out)
+{
+	pthread_mutex_lock(&x->lock);
+	int err = renew_check(x);
+	if (!err)
+		err = check_write(x->check, x->source.store, out);
+	pthread_mutex_unlock(&x->lock);
+	return err;
+}
+
 void exporters_stop(struct exporters *x, uint64_t grace_ns)
 {
 	if (!x)
 		return;
 	uint64_t deadline = clock_mono_ns() + grace_ns;
 
+	check_free(x->check);
 	for (size_t i = 0; i < x->count; i++)
 		exporter_ask_to_stop(x->list[i]);
 	for (size_t i = 0; i < x->count; i++)

@@ -265,7 +265,7 @@ static void report_stages(struct otlp_wire *w, const struct transport_result *r,
 		pass(&steps[PROBE_RESOLVE], 0, t->resolved_ns);
 		step_says(&steps[PROBE_RESOLVE], "%s", r->peer[0] ? r->peer : "resolved");
 	}
-	if (t->connected_ns == 0) {
+	if (!r->reached) {
 		fail(&steps[PROBE_CONNECT], r);
 		return;
 	}

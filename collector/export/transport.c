@@ -224,7 +224,7 @@ static void read_answer(struct transport *t, struct answer *a)
 static void read_facts(struct transport *t, struct transport_result *ret)
 {
 	char *peer = NULL;
-	long port = 0;
+	long port = 0, local_port = 0;
 	curl_off_t sent = 0;
 
 	ret->times = (struct transport_times){
@@ -235,10 +235,13 @@ static void read_facts(struct transport *t, struct transport_result *ret)
 	};
 	curl_easy_getinfo(t->easy, CURLINFO_PRIMARY_IP, &peer);
 	curl_easy_getinfo(t->easy, CURLINFO_PRIMARY_PORT, &port);
+	curl_easy_getinfo(t->easy, CURLINFO_LOCAL_PORT, &local_port);
 	curl_easy_getinfo(t->easy, CURLINFO_SIZE_UPLOAD_T, &sent);
 	snprintf(t->peer, sizeof(t->peer), "%s", peer ? peer : "");
 	ret->peer = t->peer;
 	ret->peer_port = (uint16_t)port;
+	// curl has a time for the connection only once TLS is through.
+	ret->reached = ret->times.connected_ns > 0 || local_port > 0;
 	ret->sent = (size_t)sent >= body_len(t->body);
 }
 

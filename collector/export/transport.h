@@ -36,6 +36,7 @@ struct transport_result {
 	enum transport_failure failure;
 	struct answer answer; // as far as it came; borrowed until the next request
 	bool sent;            // the whole request
+	bool reached;         // somebody took the connection, whatever came of it
 	uint32_t http2_error;
 	const char *message; // what failed, for a person; borrowed likewise
 	const char *hint;    // what to look at; never NULL

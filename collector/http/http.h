@@ -27,6 +27,8 @@ struct http_options {
 	void (*write_metrics)(void *ctx, struct buf *out);
 	/** Whether events can be taken; else writes why into reason. Thread-safe. */
 	bool (*is_ready)(void *ctx, char *reason, unsigned size);
+	/** Appends what `sidelight check` shows, as JSON. Thread-safe. */
+	int (*write_check)(void *ctx, struct buf *out);
 	void *ctx;
 };
 

@@ -239,6 +239,11 @@ static void get_spans(struct answer *a, const struct call *c)
 	finish(a, api_spans(c->options->store, &c->query, &a->body));
 }
 
+static void get_check(struct answer *a, const struct call *c)
+{
+	finish(a, c->options->write_check(c->options->ctx, &a->body));
+}
+
 enum {
 	PAGE_KEYS = KEY_SINCE | KEY_LIMIT | KEY_CURSOR | KEY_STATUS,
 	ANY_KEY = 1 << 8, // not looked at: Prometheus may scrape with parameters of its own
@@ -252,7 +257,7 @@ static const struct {
 	{"/metrics", ANY_KEY, get_metrics},   {"/healthz", ANY_KEY, get_health},
 	{"/readyz", ANY_KEY, get_ready},      {"/api/traces", PAGE_KEYS, get_traces},
 	{"/api/traces/", 0, get_trace},       {"/api/observations", PAGE_KEYS, get_observations},
-	{"/api/spans", PAGE_KEYS, get_spans},
+	{"/api/spans", PAGE_KEYS, get_spans}, {"/api/check", 0, get_check},
 };
 enum { ROUTES = sizeof(routes) / sizeof(routes[0]) };
 

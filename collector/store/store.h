@@ -126,6 +126,9 @@ int chunk_each(const struct buf *chunk, const struct store_chunk *range, store_s
  * is none. */
 void store_bounds(struct store *s, enum which_log which, uint64_t *ret_first, uint64_t *ret_next);
 
+/** Bytes that are used, and the quota. */
+void store_size(struct store *s, uint64_t *ret_used, uint64_t *ret_limit);
+
 /** keep_undelivered: whether the store is full of what exporters have not got, so that nothing new
  * should begin. *ret_before: those of the spans whose cursor is before it are to blame. */
 bool store_is_held(struct store *s, uint64_t *ret_before);

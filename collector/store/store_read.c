@@ -26,6 +26,12 @@ void store_bounds(struct store *s, enum which_log which, uint64_t *ret_first, ui
 	*ret_next = atomic_load(&s->logs[which].next);
 }
 
+void store_size(struct store *s, uint64_t *ret_used, uint64_t *ret_limit)
+{
+	*ret_used = stat_get(&s->stats->store_bytes);
+	*ret_limit = stat_get(&s->stats->store_limit_bytes);
+}
+
 bool store_is_held(struct store *s, uint64_t *ret_before)
 {
 	*ret_before = atomic_load(&s->held_before);

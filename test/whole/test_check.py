@@ -1,0 +1,146 @@
+"""sidelight check: exporters tried for real, and what it says of each; with a collector and without."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+
+import pytest
+
+from conftest import clean_environment, eventually
+from otlp_sink import Answer, OtlpSink
+
+
+@pytest.fixture
+def check(sidelight):
+    """check(daemon, *options) is the exit code and the output."""
+
+    def run(running, *options: str):
+        done = subprocess.run(
+            [sidelight, "check", "--socket", str(running.socket), *options],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**clean_environment(), "LC_ALL": "C.UTF-8"},
+        )
+        assert "Sanitizer" not in done.stderr, done.stderr
+        return done.returncode, done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def sidelight():
+    tool = os.environ.get("SIDELIGHT")
+    if not tool:
+        pytest.skip("SIDELIGHT does not name the tool")
+    return tool
+
+
+def otlp(name: str, endpoint: str, **keys) -> dict:
+    return {"type": "otlp", "name": name, "endpoint": endpoint, "timeout": "2s", **keys}
+
+
+def stages(document: dict, exporter: str, signal: str = "traces") -> dict:
+    (found,) = [e for e in document["exporters"] if e["name"] == exporter]
+    (tried,) = [t for t in found["tries"] if t["signal"] == signal]
+    return {stage["stage"]: stage for stage in tried["stages"]}
+
+
+def test_what_works_and_what_does_not_is_said_step_by_step(daemon, check, sink):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        with OtlpSink(Answer(401)) as strict:
+            running = daemon(
+                {
+                    "exporters": [
+                        otlp("good", sink.endpoint, signals=["traces", "metrics", "logs"]),
+                        otlp("down", f"http://127.0.0.1:{port}"),
+                        otlp("nowhere", "http://no-such-host.invalid:4318"),
+                        otlp("plain", sink.endpoint.replace("http:", "https:")),
+                        otlp("strict", strict.endpoint),
+                        {"type": "console", "name": "screen"},
+                    ]
+                }
+            )
+            code, text = check(running, "--json")
+    assert code == 1
+    document = json.loads(text)
+    assert not document["running"]
+    for signal in "traces", "metrics", "logs":
+        good = stages(document, "good", signal)
+        assert list(good) == ["resolve", "connect", "request"]
+        assert all(stage["ok"] and stage["hint"] is None for stage in good.values())
+    down = stages(document, "down")
+    assert down["resolve"]["ok"] and not down["connect"]["ok"]
+    assert "running" in down["connect"]["hint"] and "request" not in down
+    nowhere = stages(document, "nowhere")
+    assert list(nowhere) == ["resolve"] and "host name" in nowhere["resolve"]["hint"]
+    plain = stages(document, "plain")
+    assert not plain["tls"]["ok"] and "http://" in plain["tls"]["hint"]
+    strict_stages = stages(document, "strict")
+    assert not strict_stages["request"]["ok"] and "headers" in strict_stages["request"]["hint"]
+    assert "401" in strict_stages["request"]["message"]
+    # The tries were requests of nothing.
+    assert sink.spans() == []
+
+
+def test_people_can_read_it(daemon, check, sink):
+    running = daemon({"exporters": [otlp("good", sink.endpoint)]})
+    with running.agent() as agent:
+        agent.runs(30)
+        agent.send_bytes(b"\x00\x00\x00\x01\xc1")  # no msgpack
+        agent.flush()
+        agent.bye()
+    sink.wait_for_spans(30)
+    eventually(
+        lambda: "30 delivered, 0 to go" in check(running)[1], what="the cursor is saved", timeout=5
+    )
+    code, text = check(running)
+    assert code == 0
+    assert "exporter good (otlp)" in text
+    assert sink.endpoint in text and "request  ok" in text
+    assert "30 spans, 30 requests" in text
+    assert "frames_refused/malformed 1" in text
+
+
+def test_what_was_lost_is_still_known_after_a_restart(daemon, check, sink):
+    config = {"exporters": [otlp("good", sink.endpoint)]}
+    sink.will(Answer(400))
+    running = daemon(config)
+    with running.agent() as agent:
+        agent.runs(10)
+        agent.flush()
+        agent.bye()
+    eventually(
+        lambda: running.metrics()("sidelight_spans_rejected_total", exporter="good") == 10,
+        what="rejected",
+    )
+    assert running.stop() == 0
+    running = daemon(config)
+    code, text = check(running)
+    assert code == 0
+    assert "10 rejected (http_400 10)" in text
+
+
+def test_without_a_collector_the_exporters_are_tried_all_the_same(daemon, sidelight, sink, tmp_path):
+    running = daemon({})
+    with running.agent() as agent:
+        agent.runs(3)
+        agent.flush()
+        agent.bye()
+    assert running.stop() == 0
+    file = tmp_path / "check.yaml"
+    file.write_text(json.dumps({"exporters": [otlp("good", sink.endpoint)]}))
+    done = subprocess.run(
+        [sidelight, "check", "--data", str(running.data), "--config", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=clean_environment(),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "3 spans, 3 requests" in done.stdout and "request  ok" in done.stdout
