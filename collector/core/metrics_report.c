@@ -79,8 +79,8 @@ static void write_histogram(struct metric_writer *w, const struct shown *s,
 
 /* --- the four --- */
 
-static const char *const provider_model[] = {"provider", "model"};
-static const char *const tool_name[] = {"tool_name"};
+static const char *const provider_model[LABELS_MAX] = {"provider", "model"};
+static const char *const tool_name[LABELS_MAX] = {"tool_name"};
 
 static void write_requests(struct metric_writer *w, struct shown *s, const uint64_t *row)
 {
@@ -136,11 +136,11 @@ static void report_four(const struct metrics *m, struct metric_writer *w)
 
 /* --- the conventions' --- */
 
-static const char *const call_names[] = {"gen_ai.operation.name", "gen_ai.provider.name",
-                                         "gen_ai.request.model", "gen_ai.response.model",
-                                         "error.type"};
-static const char *const agent_names[] = {"gen_ai.agent.name", "error.type"};
-static const char *const tool_names[] = {"gen_ai.tool.name", "error.type"};
+static const char *const call_names[LABELS_MAX] = {"gen_ai.operation.name", "gen_ai.provider.name",
+                                                   "gen_ai.request.model", "gen_ai.response.model",
+                                                   "error.type"};
+static const char *const agent_names[LABELS_MAX] = {"gen_ai.agent.name", "error.type"};
+static const char *const tool_names[LABELS_MAX] = {"gen_ai.tool.name", "error.type"};
 
 /* What did not get rows of its own, of all that make one metric: one point. */
 static void write_overflow(struct metric_writer *w, const struct bounds *bounds, const uint64_t *a,

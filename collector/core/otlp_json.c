@@ -391,6 +391,7 @@ static inline int next_field(struct pb_cursor *c, struct pb_field *f)
 		return pb_next(c, f);
 	f->number = p[0] >> 3;
 	f->wire = PB_BYTES;
+	f->value = 0;
 	f->bytes = (struct str){(const char *)p + 2, p[1]};
 	c->p = p + 2 + p[1];
 	return 1;
