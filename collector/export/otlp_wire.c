@@ -148,7 +148,7 @@ static void judge_failure(struct otlp_wire *w, const struct transport_result *r,
 	ret->outcome = OUTCOME_RETRY;
 	ret->hint = r->hint;
 	set_message(ret, "no answer from %s: %s", w->endpoint.address, r->message);
-	if (r->failure == TRANSPORT_TIMED_OUT)
+	if (r->failure == TRANSPORT_TIMED_OUT && r->reached)
 		shrink(w, request_bytes, LEAST_TIMED_OUT_BYTES);
 }
 

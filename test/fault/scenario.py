@@ -173,7 +173,8 @@ class Stage:
                         for e in ("sink", "console")),
             what="the old spans are delivered",
         )
-        self.pending = int(exporter_ledger(running.metrics(), "dead")["pending"])
+        metrics = assert_ledger(running, "dead")  # its pending lags behind by a second
+        self.pending = int(exporter_ledger(metrics, "dead")["pending"])
         assert running.stop() == 0
         self.template = self.directory / "template"
         self.data.rename(self.template)

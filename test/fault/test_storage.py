@@ -331,12 +331,14 @@ def test_a_full_map_with_a_dead_exporter_holds_nobody_up(daemon):
 
 
 def flip(path: str, nth: int) -> None:
-    """One bit of the nth block that is found in the file."""
+    """One bit of the nth block of spans that is found in the file."""
     with open(path, "r+b") as file:
         data = file.read(64 << 20)
         at = -1
         for _ in range(nth):
             at = data.index(b"SLB1", at + 1)
+            while data[at + 10] != 1:  # the header's type: spans
+                at = data.index(b"SLB1", at + 1)
         file.seek(at + 100)
         file.write(bytes([data[at + 100] ^ 1]))
 
