@@ -29,10 +29,10 @@
 #define CAP_HTTP_REQUEST (16u * KIB)      // a request's line and headers
 #define CAP_RESPONSE (256u * MIB)         // one answer of the HTTP API
 #define CAP_EXPORTERS 16u
-#define CAP_EXPORTER_NAMES 64u             // ever configured while running
+#define CAP_EXPORTER_NAMES 64u                // ever configured while running
 #define CAP_CURSORS (2u * CAP_EXPORTER_NAMES) // one a log
-#define CAP_LOSSES 48u                         // reasons
-#define CAP_EXPORT_CHUNK (1u * MIB)      // read from the log at a time, by each exporter
+#define CAP_LOSSES 48u                        // reasons
+#define CAP_EXPORT_CHUNK (1u * MIB)           // read from the log at a time, by each exporter
 #define CAP_EXPORT_REQUEST (3584u * KIB) // of more than one span: gRPC servers refuse over 4 MiB
 #define CAP_EXPORT_SPANS 8192u           // of one request
 #define CAP_EXPORT_BODY (64u * MIB)      // a request with one giant span (OTLP's own limit)

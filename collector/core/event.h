@@ -55,7 +55,7 @@ struct event {
 	int64_t version;
 	struct str service, sdk;
 	struct str resource; // msgpack map with str keys, none twice
-	int64_t pid; // also the child's
+	int64_t pid;         // also the child's
 
 	// child; -1: absent
 	int64_t exit, signal;

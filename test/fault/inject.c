@@ -5,10 +5,10 @@
  *   inject REPORT error:CALL:N:ERRNO COMMAND...    the Nth CALL is not made, and fails so
  *   inject REPORT short:CALL:N COMMAND...          the Nth CALL moves half of what it was asked to
  *
- * CALL and ERRNO are numbers. Calls are counted over all threads and children together, in the order
- * in which they begin, which strace's when= does not do: it counts each thread's. REPORT gets a line
- * "CALL COUNT" for each call that was made, and "hit THREAD" if the Nth came. SIGTERM is passed on;
- * the program's end, a signal's too, becomes ours. */
+ * CALL and ERRNO are numbers. Calls are counted over all threads and children together, in the
+ * order in which they begin, which strace's when= does not do: it counts each thread's. REPORT gets
+ * a line "CALL COUNT" for each call that was made, and "hit THREAD" if the Nth came. SIGTERM is
+ * passed on; the program's end, a signal's too, becomes ours. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -38,7 +38,7 @@ static struct {
 } plan;
 
 static unsigned counts[CALLS][KINDS];
-static bool is_counting; // from main()'s first call on, an fcntl
+static bool is_counting;       // from main()'s first call on, an fcntl
 static pid_t program, spoiled; // the thread whose call is spoiled, until it returns
 static unsigned long long asked;
 static char hit[32];
@@ -133,8 +133,8 @@ static void finish_spoiled(pid_t tid)
 /* What the call's first argument is a descriptor of. */
 static unsigned kind_of(pid_t tid, unsigned call, int fd)
 {
-	static const unsigned of_fds[] = {SYS_read, SYS_write, SYS_readv, SYS_writev, SYS_close,
-	                                  SYS_fcntl};
+	static const unsigned of_fds[] = {SYS_read,   SYS_write, SYS_readv,
+	                                  SYS_writev, SYS_close, SYS_fcntl};
 	char path[64], target[16] = {0};
 
 	for (unsigned i = 0; call != of_fds[i]; i++) {
@@ -146,7 +146,9 @@ static unsigned kind_of(pid_t tid, unsigned call, int fd)
 		return OTHER;
 	if (target[0] == '/')
 		return 1;
-	return strncmp(target, "socket:", 7) == 0 ? 2 : strncmp(target, "pipe:", 5) == 0 ? 3 : OTHER;
+	return strncmp(target, "socket:", 7) == 0 ? 2
+	       : strncmp(target, "pipe:", 5) == 0 ? 3
+	                                          : OTHER;
 }
 
 static void on_call(pid_t tid)
@@ -250,8 +252,8 @@ static bool parse_plan(const char *text)
 {
 	if (sscanf(text, "kill:%u.%c:%u", &plan.call, &plan.on, &plan.nth) == 3)
 		plan.fault = KILL;
-	else if (sscanf(text, "error:%u.%c:%u:%d", &plan.call, &plan.on, &plan.nth,
-	                &plan.error) == 4)
+	else if (sscanf(text, "error:%u.%c:%u:%d", &plan.call, &plan.on, &plan.nth, &plan.error) ==
+	         4)
 		plan.fault = ERROR;
 	else if (sscanf(text, "short:%u.%c:%u", &plan.call, &plan.on, &plan.nth) == 3)
 		plan.fault = SHORT;

@@ -101,7 +101,8 @@ static void read_all(struct fixture *f)
 
 	buf_init(&out, STORE_BLOCK_MAX);
 	(void)!store_spans(f->store, 0, 0, meet_span, &m);
-	while (store_read(f->store, STORE_SPANS, c.next_seq, MIB, &out, &c) == 0 && c.next_seq != from)
+	while (store_read(f->store, STORE_SPANS, c.next_seq, MIB, &out, &c) == 0 &&
+	       c.next_seq != from)
 		from = c.next_seq;
 	fixture_trace_id(trace_id, 8);
 	(void)!store_trace(f->store, trace_id, meet_span, &m);
