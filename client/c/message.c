@@ -9,7 +9,7 @@
 #define NAME_MOST 1024  // bytes of a name, a model, a key; the collector's limit
 #define ATTRS_MOST 1023 // the collector's limit, and one for the cuts
 
-enum { HELLO, START, END, POINT, FLUSH, FLUSHED, DROPPED, BYE };
+enum { HELLO, START, END, POINT, FLUSH, FLUSHED, DROPPED, BYE, CHILD = 9 };
 
 uint64_t sl_unix_now_ns(void)
 {
@@ -293,4 +293,21 @@ void sl_message_bye(struct message *m)
 {
 	begin_message(m, BYE, 2);
 	sl_pack_map(&m->out, 0);
+}
+
+void sl_message_child(struct message *m, long pid, struct ending ending)
+{
+	begin_message(m, CHILD, 2);
+	struct fields f = begin_fields(m);
+	put_key(m, &f, "pid");
+	sl_pack_uint(&m->out, (uint64_t)pid);
+	if (ending.exit >= 0) {
+		put_key(m, &f, "exit");
+		sl_pack_uint(&m->out, (uint64_t)ending.exit);
+	}
+	if (ending.signal >= 0) {
+		put_key(m, &f, "signal");
+		sl_pack_uint(&m->out, (uint64_t)ending.signal);
+	}
+	end_fields(m, &f);
 }

@@ -42,6 +42,12 @@ void sl_message_flush(struct message *m, uint64_t token);
 void sl_message_dropped(struct message *m, uint64_t count, const char *reason);
 void sl_message_bye(struct message *m);
 
+/* How a process ended: exactly one of the two is 0 or more; neither: it is only watched. */
+struct ending {
+	int exit, signal;
+};
+void sl_message_child(struct message *m, long pid, struct ending ending);
+
 /** Writes the length before a message that is complete. */
 void sl_pack_prefix(struct pack *p);
 

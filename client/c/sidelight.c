@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "link.h"
@@ -376,6 +377,34 @@ int sidelight_event(struct sidelight *sl, const struct sidelight_run *run,
 	}
 	leave(sl);
 	return r;
+}
+
+static int put_child(struct sidelight *sl, long pid, struct ending ending)
+{
+	if (!sl || pid <= 0 || pid > INT32_MAX)
+		return -EINVAL;
+	enter(sl);
+	int r = admit(sl);
+	if (r == 0) {
+		sl_message_child(&sl->message, pid, ending);
+		r = put_event(sl);
+	}
+	leave(sl);
+	return r;
+}
+
+int sidelight_watch(struct sidelight *sl, long pid)
+{
+	return put_child(sl, pid, (struct ending){-1, -1});
+}
+
+int sidelight_exited(struct sidelight *sl, long pid, int wait_status)
+{
+	if (WIFEXITED(wait_status))
+		return put_child(sl, pid, (struct ending){WEXITSTATUS(wait_status), -1});
+	if (WIFSIGNALED(wait_status))
+		return put_child(sl, pid, (struct ending){-1, WTERMSIG(wait_status)});
+	return -EINVAL;
 }
 
 uint64_t sidelight_dropped(struct sidelight *sl)

@@ -158,6 +158,13 @@ SIDELIGHT_API int sidelight_event(struct sidelight *sl, const struct sidelight_r
  * most timeout_ms. -ETIMEDOUT, or -ECONNRESET when the connection broke and it can't be known. */
 SIDELIGHT_API int sidelight_flush(struct sidelight *sl, int timeout_ms);
 
+/** For a parent: it will tell how this child of its own ends. When the child's connection breaks,
+ * the collector waits two seconds for that word before it judges the child's open runs. */
+SIDELIGHT_API int sidelight_watch(struct sidelight *sl, long pid);
+
+/** How the child ended, as waitpid() said it. -EINVAL for one that has only stopped. */
+SIDELIGHT_API int sidelight_exited(struct sidelight *sl, long pid, int wait_status);
+
 /** How many events were dropped since sidelight_open(). */
 SIDELIGHT_API uint64_t sidelight_dropped(struct sidelight *sl);
 

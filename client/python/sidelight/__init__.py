@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._api import Run, configure, event, flush, run
+from ._api import Run, configure, event, exited, flush, run, watch
 from ._version import __version__
 
 if TYPE_CHECKING:
@@ -25,9 +25,11 @@ __all__ = [
     "__version__",
     "configure",
     "event",
+    "exited",
     "flush",
     "install",
     "run",
+    "watch",
 ]
 
 

@@ -132,6 +132,22 @@ def _frame(
 
 
 @guarded
+def watch(pid: int) -> None:
+    """For a parent: it will say how this child of its own ends. When the child's connection breaks,
+    the collector waits two seconds for that word before it judges the child's open runs."""
+    if transport.wants():
+        transport.emit(_wire.child(pid))
+
+
+@guarded
+def exited(pid: int, returncode: int) -> None:
+    """How the child ended, as subprocess says it: its exit code, or minus the signal's number."""
+    if transport.wants():
+        ending = "signal" if returncode < 0 else "exit"
+        transport.emit(_wire.child(pid, **{ending: abs(returncode)}))
+
+
+@guarded
 def run_event(run_id: RunId, name: str, attrs: dict[str, Any]) -> None:
     """Reports that something happened during a run."""
     unix_ns, mono_ns = time.time_ns(), time.monotonic_ns()

@@ -192,3 +192,9 @@ def dropped(count: int, reason: Optional[str]) -> bytes:
 
 def bye() -> bytes:
     return pack([7, {}])
+
+
+def child(pid: int, exit: Optional[int] = None, signal: Optional[int] = None) -> bytes:
+    """A child of ours: only watched, or how it ended, by exactly one of the two."""
+    fields = {"pid": pid, "exit": exit, "signal": signal}
+    return pack([9, {key: n for key, n in fields.items() if n is not None}])
