@@ -158,16 +158,22 @@ static void show_cursor(struct cmd *c, const json_t *cursor)
 	buf_append_byte(&c->out, '\n');
 }
 
+static const char *plural(int64_t n)
+{
+	return n == 1 ? "" : "s";
+}
+
 static void show_store(struct cmd *c, const json_t *store)
 {
 	int64_t limit = doc_int(store, "limit_bytes");
+	int64_t spans = doc_int(store, "spans"), requests = doc_int(store, "observations");
 
 	label(c, "store");
 	buf_printf(&c->out, "%.1f MiB", (double)doc_int(store, "bytes") / MIB);
 	if (limit > 0)
 		buf_printf(&c->out, " of %.0f MiB", (double)limit / MIB);
-	buf_printf(&c->out, ", %" PRId64 " spans, %" PRId64 " requests\n", doc_int(store, "spans"),
-	           doc_int(store, "observations"));
+	buf_printf(&c->out, ", %" PRId64 " span%s, %" PRId64 " request%s\n", spans, plural(spans),
+	           requests, plural(requests));
 }
 
 static void show_lost(struct cmd *c, const json_t *lost)

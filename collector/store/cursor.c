@@ -179,6 +179,16 @@ void cursor_close(struct store *s, const char *name)
 	pthread_mutex_unlock(&s->lock);
 }
 
+/* Puts what has been noted since in the place of what is saved. */
+static void renew(struct store *s, const char *name, struct cursor *c)
+{
+	pthread_mutex_lock(&s->lock);
+	const struct note *n = find_note(s, name);
+	if (n)
+		*c = n->cursor;
+	pthread_mutex_unlock(&s->lock);
+}
+
 int cursor_each(struct store *s, cursor_fn *fn, void *ctx)
 {
 	char name[sizeof(s->notes[0].name)];
@@ -198,6 +208,7 @@ int cursor_each(struct store *s, cursor_fn *fn, void *ctx)
 			continue;
 		memcpy(name, k.mv_data, k.mv_size);
 		name[k.mv_size] = '\0';
+		renew(s, name, &cursor);
 		if (!fn(ctx, name, &cursor))
 			break;
 	}

@@ -35,6 +35,6 @@ void cursor_note(struct store *s, const char *name, const struct cursor *c);
 /** Its exporter is gone: the place is kept, and nothing is kept in the log for it. */
 void cursor_close(struct store *s, const char *name);
 
-/** Every saved cursor, by name; what is only noted is not among them. fn returns false to stop. */
+/** Every saved cursor, by name, as it was noted last. fn returns false to stop. */
 typedef bool cursor_fn(void *ctx, const char *name, const struct cursor *c);
 int cursor_each(struct store *s, cursor_fn *fn, void *ctx);
