@@ -248,20 +248,23 @@ void conn_pause(struct conn *c)
 		uv_read_stop((uv_stream_t *)&c->pipe);
 }
 
-void conn_shut(struct conn *c)
-{
-	uv_os_fd_t fd;
-
-	if (uv_fileno((uv_handle_t *)&c->pipe, &fd) == 0)
-		(void)shutdown(fd, SHUT_RD); // what it holds can still be read
-}
-
 /* Both directions are closed only when the other end is. */
 static bool has_left(int fd)
 {
 	struct pollfd p = {.fd = fd};
 
 	return poll(&p, 1, 0) == 1 && (p.revents & POLLHUP);
+}
+
+/* Who leaves later does so because of this, and will come back to the daemon after us. */
+void conn_shut(struct conn *c)
+{
+	uv_os_fd_t fd;
+
+	if (uv_fileno((uv_handle_t *)&c->pipe, &fd) != 0)
+		return;
+	c->left = has_left(fd);
+	(void)shutdown(fd, SHUT_RD); // what it holds can still be read
 }
 
 bool conn_drain(struct conn *c)
@@ -282,7 +285,7 @@ bool conn_drain(struct conn *c)
 			break;
 	}
 	c->drained = true;
-	if (has_left(fd))
+	if (c->left)
 		end(c);
 	return true;
 }

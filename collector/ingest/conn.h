@@ -56,7 +56,8 @@ struct conn {
 	int64_t *watched; // the processes that it will tell the end of
 	unsigned watched_count;
 	bool oom;     // the count explains its end
-	bool drained; // before a stop
+	bool left;    // before a stop
+	bool drained; // for a stop
 	bool half, bye, ended_once;
 	bool failed;      // its stream means nothing to us any more
 	bool timed_out;   // we ended it

@@ -179,6 +179,38 @@ def test_sigterm_stores_all_that_was_sent_before(daemon, when):
         agent.close()
 
 
+def test_a_client_that_notices_the_stop_first_keeps_its_runs(daemon):
+    """It closes its connection because of the stop, while the collector still reads the others'."""
+    running = daemon()
+    others = [running.agent() for _ in range(20)]
+    for other in others:
+        other.flush()
+    agent = running.agent()
+    run = agent.start(kind="agent", name="goes on")
+    agent.flush()
+    running.signal(signal.SIGSTOP)
+    for other in others:
+        other.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        fill(other)
+    running.signal(signal.SIGTERM)
+    running.signal(signal.SIGCONT)
+    with pytest.raises(OSError):
+        for _ in range(100_000):
+            agent.send([6, {"count": 0}])
+    agent.close()
+    assert running.process.poll() is None  # it has not read them all
+    assert running.wait(30) == 0
+    running = daemon()
+    assert running.span(run)["status"]["code"] == "running"
+    with running.agent() as again:
+        again.end(run)
+        again.flush()
+        assert running.span(run)["status"]["code"] == "ok"
+        again.bye()
+    for other in others:
+        other.close()
+
+
 def test_sigterm_under_load_is_quick_and_open_runs_go_on(daemon, tmp_path):
     running = daemon()
     clients = [Client(running.socket) for _ in range(CLIENTS)]
