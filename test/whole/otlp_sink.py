@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import socket
+import struct
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -71,10 +72,6 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
-    def setup(self):
-        super().setup()
-        self.server.sockets.add(self.request)
-
     def finish(self):
         self.server.sockets.discard(self.request)
         super().finish()
@@ -107,6 +104,16 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
+
+    def get_request(self):
+        connection, address = super().get_request()
+        self.sockets.add(connection)
+        return connection, address
+
+    def waiting(self) -> int:
+        """Connections that the kernel has taken and we have not."""
+        info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 28)
+        return struct.unpack_from("I", info, 24)[0]  # of a listener, tcpi_unacked
 
     def handle_error(self, request, client_address):
         pass  # a client that goes away is not our business
@@ -173,7 +180,7 @@ class OtlpSink:
 
     def is_connected(self) -> bool:
         """Whether somebody is, or what somebody sent is still being read."""
-        return bool(self._server.sockets)
+        return bool(self._server.waiting() or self._server.sockets)
 
     def accepted(self) -> list[Request]:
         with self._changed:
