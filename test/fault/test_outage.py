@@ -24,6 +24,7 @@ from whole import assert_ledger, eventually, exporter_ledger
 
 SPEED = int(os.environ.get("OUTAGE_SPEED", "10800"))
 OUTAGE_S = 72 * 3600
+PAUSE_S = 540 / SPEED  # of the load: as much comes in three days, however long they take
 RETRY_MEAN_S = 2.5  # at random between next to nothing and 5 s
 BATCH_BYTES = 512 << 10  # a batch that is not the last is at least so large
 
@@ -40,7 +41,7 @@ class Load(threading.Thread):
 
     def run(self):
         try:
-            while not self.stop.wait(0.05):
+            while not self.stop.wait(PAUSE_S):
                 for _ in range(10):  # one by one, so that their order is told by the log
                     self.sent += [i.hex() for i in self.agent.runs(1, input="x" * self.size)]
                 self.agent.flush()
