@@ -250,6 +250,13 @@ void encode_point(struct encoder *e, const struct event *point, enum run_kind ki
 		               (double)since_start_ns / (double)NS_PER_S);
 }
 
+/* Most calls have none of it, and say so. */
+static void attr_part(struct buf *out, const char *key, int64_t count)
+{
+	if (count > 0)
+		attr_count(out, key, count);
+}
+
 static void genai_usage(const struct usage *u, struct buf *base)
 {
 	attr_count(base, "gen_ai.usage.input_tokens", u->input);
@@ -257,6 +264,10 @@ static void genai_usage(const struct usage *u, struct buf *base)
 	attr_count(base, "gen_ai.usage.cache_read.input_tokens", u->cache_read);
 	attr_count(base, "gen_ai.usage.cache_creation.input_tokens", u->cache_write);
 	attr_count(base, "gen_ai.usage.reasoning.output_tokens", u->reasoning);
+	attr_part(base, "gen_ai.usage.audio.input_tokens", u->audio_input);
+	attr_part(base, "gen_ai.usage.audio.output_tokens", u->audio_output);
+	attr_part(base, "sidelight.usage.cache_creation_5m.input_tokens", u->cache_write_5m);
+	attr_part(base, "sidelight.usage.cache_creation_1h.input_tokens", u->cache_write_1h);
 }
 
 static void seams_usage(const struct usage *u, struct buf *base)
@@ -326,12 +337,15 @@ void encode_end(struct encoder *e, enum run_kind kind, const struct event *end,
                 struct buf *base, struct buf *content)
 {
 	bool seams = e->convention & CONVENTION_SEAMS;
+	const struct usage *shown = seams && totals && !usage_is_known(usage) ? totals : usage;
 
 	pb_fixed64(base, SPAN_END, ending->end_ns);
 	if (e->convention & CONVENTION_GENAI)
 		genai_usage(usage, base);
+	if (shown->estimated)
+		pb_attr_bool(base, SPAN_ATTRIBUTES, STR("sidelight.usage.estimated"), true);
 	if (seams) {
-		seams_usage(totals && !usage_is_known(usage) ? totals : usage, base);
+		seams_usage(shown, base);
 		double ms = (double)((ending->duration_ns + 5000) / 10000) / 100.0;
 		pb_attr_double(base, SPAN_ATTRIBUTES, STR("latency_ms"), ms);
 	}

@@ -88,6 +88,7 @@ void metrics_init(struct metrics *m)
 	*m = (struct metrics){
 		.requests = {CAP_SERIES, 2, REQUEST_SUM + 1, UNKNOWN, OTHER},
 		.tokens = {CAP_SERIES / TOKEN_TYPES, 2, TOKEN_TYPES, UNKNOWN, OTHER},
+		.silent_calls = {CAP_SERIES, 2, 1, UNKNOWN, OTHER},
 		.tool_calls = {CAP_SERIES, 1, 1, UNKNOWN, OTHER},
 		.calls = {CAP_SERIES / 2, 4, CALLS_WIDTH, "", NULL},
 		.failed = {CAP_SERIES / 2, 5, CALL_SUM + 1, "", NULL},
@@ -155,6 +156,14 @@ void metrics_tokens(struct metrics *m, struct str provider, struct str model, ui
 	row[TOTAL] += total;
 }
 
+void metrics_calls_without_usage(struct metrics *m, struct str provider, struct str model,
+                                 uint64_t count)
+{
+	const struct str labels[] = {provider, model};
+
+	series_row(&m->silent_calls, labels)[0] += count;
+}
+
 void metrics_tool_call(struct metrics *m, struct str tool_name)
 {
 	series_row(&m->tool_calls, &tool_name)[0]++;
@@ -168,7 +177,10 @@ static void record_call(struct metrics *m, const struct account *a)
 	                             a->response_model, a->error_type};
 	bool failed = a->error_type.len > 0;
 	bool talks = a->kind == KIND_LLM || a->kind == KIND_EMBEDDING;
-	bool has_tokens = talks && (a->usage.input >= 0 || a->usage.output >= 0);
+	bool told = talks && !a->usage.estimated; // an estimate is not the provider's word
+	int64_t input = told ? a->usage.input : USAGE_UNKNOWN;
+	int64_t output = told ? a->usage.output : USAGE_UNKNOWN;
+	bool has_tokens = input >= 0 || output >= 0;
 
 	if (failed)
 		record(series_row(&m->failed, labels), &call_bounds, a->duration_ns);
@@ -177,10 +189,10 @@ static void record_call(struct metrics *m, const struct account *a)
 	uint64_t *row = series_row(&m->calls, labels); // the last label is not one of its own
 	if (!failed)
 		record(row + CALL_AT, &call_bounds, a->duration_ns);
-	if (talks && a->usage.input >= 0)
-		record(row + INPUT_AT, &token_bounds, (uint64_t)a->usage.input);
-	if (talks && a->usage.output >= 0)
-		record(row + OUTPUT_AT, &token_bounds, (uint64_t)a->usage.output);
+	if (input >= 0)
+		record(row + INPUT_AT, &token_bounds, (uint64_t)input);
+	if (output >= 0)
+		record(row + OUTPUT_AT, &token_bounds, (uint64_t)output);
 	if (a->has_first_chunk)
 		record(row + FIRST_CHUNK_AT, &call_bounds, a->first_chunk_ns);
 }
@@ -193,7 +205,8 @@ void metrics_span(struct metrics *m, const struct account *a)
 	case KIND_LLM:
 	case KIND_EMBEDDING:
 	case KIND_RETRIEVER:
-		record_call(m, a);
+		if (!a->wraps)
+			record_call(m, a);
 		break;
 	case KIND_AGENT:
 		record(series_row(&m->agents, labels), &agent_bounds, a->duration_ns);

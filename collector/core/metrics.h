@@ -1,9 +1,9 @@
-/* metrics.h - what the agents did: the four metrics that dashboards are built on, and those of the
+/* metrics.h - what the agents did: the metrics that dashboards are built on, and those of the
  * OpenTelemetry GenAI conventions.
  *
  * Each metric holds at most CAP_SERIES label sets; whatever comes past that is counted in one
- * more, which says __other__ in all labels of the four, and otel.metric.overflow in the others.
- * In the four, a label that is not known says unknown; in the others it is left out. Counts begin
+ * more, which says __other__ in all labels of the first, and otel.metric.overflow in the others.
+ * In the first, a label that is not known says unknown; in the others it is left out. Counts begin
  * at zero with the process.
  *
  * No lock, no clock, and in steady state no allocation.
@@ -26,6 +26,8 @@
 	  "How long requests took")                                                                \
 	X(TOKENS, "llm_tokens_total", counter, "token_type, provider, model",                      \
 	  "Tokens by type; total_tokens is the sum of the others, so select one type")             \
+	X(SILENT_CALLS, "sidelight_llm_calls_without_usage_total", counter, "provider, model",     \
+	  "LLM calls that told no tokens: llm_tokens_total lacks theirs")                          \
 	X(TOOL_CALLS, "tool_calls_total", counter, "tool_name", "Tool calls, failed ones too")
 
 /* The GenAI conventions' histograms, by their OpenTelemetry names: the first three are those of
@@ -51,6 +53,7 @@
 struct metrics {
 	struct series_table requests; // chat_requests_total and chat_request_duration_seconds
 	struct series_table tokens;
+	struct series_table silent_calls;
 	struct series_table tool_calls;
 	struct series_table calls;  // duration of those that did not fail, tokens, first chunk
 	struct series_table failed; // duration of those that did
@@ -72,6 +75,10 @@ void metrics_request(struct metrics *m, struct str provider, struct str model,
 /** An LLM call spent tokens. */
 void metrics_tokens(struct metrics *m, struct str provider, struct str model, uint64_t prompt,
                     uint64_t completion, uint64_t total);
+
+/** LLM calls ended without a word of their tokens. */
+void metrics_calls_without_usage(struct metrics *m, struct str provider, struct str model,
+                                 uint64_t count);
 
 /** A tool was called. */
 void metrics_tool_call(struct metrics *m, struct str tool_name);

@@ -77,7 +77,7 @@ static void write_histogram(struct metric_writer *w, const struct shown *s,
 		w->histogram(w, s->labels, s->count, &h);
 }
 
-/* --- the four --- */
+/* --- of requests --- */
 
 static const char *const provider_model[LABELS_MAX] = {"provider", "model"};
 static const char *const tool_name[LABELS_MAX] = {"tool_name"};
@@ -106,12 +106,12 @@ static void write_tokens(struct metric_writer *w, struct shown *s, const uint64_
 	}
 }
 
-static void write_tool_calls(struct metric_writer *w, struct shown *s, const uint64_t *row)
+static void write_count(struct metric_writer *w, struct shown *s, const uint64_t *row)
 {
 	w->number(w, s->labels, s->count, row[0]);
 }
 
-static void report_four(const struct metrics *m, struct metric_writer *w)
+static void report_requests(const struct metrics *m, struct metric_writer *w)
 {
 	static const struct {
 		enum metric_id id;
@@ -122,7 +122,9 @@ static void report_four(const struct metrics *m, struct metric_writer *w)
 		{ID_REQUESTS, offsetof(struct metrics, requests), provider_model, write_requests},
 		{ID_DURATION, offsetof(struct metrics, requests), provider_model, write_durations},
 		{ID_TOKENS, offsetof(struct metrics, tokens), provider_model, write_tokens},
-		{ID_TOOL_CALLS, offsetof(struct metrics, tool_calls), tool_name, write_tool_calls},
+		{ID_SILENT_CALLS, offsetof(struct metrics, silent_calls), provider_model,
+	         write_count},
+		{ID_TOOL_CALLS, offsetof(struct metrics, tool_calls), tool_name, write_count},
 	};
 
 	for (size_t i = 0; i < sizeof(list) / sizeof(list[0]); i++) {
@@ -210,7 +212,7 @@ static void report_runs(const struct metrics *m, struct metric_writer *w)
 
 void metrics_report(const struct metrics *m, struct metric_writer *w)
 {
-	report_four(m, w);
+	report_requests(m, w);
 	report_calls(m, w);
 	report_runs(m, w);
 }

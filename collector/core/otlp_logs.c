@@ -100,6 +100,7 @@ static void put_event(struct buf *out, const struct observation_record *o)
 	X("reasoning_tokens", "gen_ai.usage.reasoning.output_tokens")                              \
 	X("total_tokens", "sidelight.total_tokens")                                                \
 	X("llm_calls", "sidelight.llm_calls")                                                      \
+	X("llm_calls_without_usage", "sidelight.llm_calls_without_usage")                          \
 	X("tool_call_count", "sidelight.tool_calls")                                               \
 	X("span_count", "sidelight.spans")
 

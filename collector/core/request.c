@@ -95,6 +95,14 @@ static bool any_count(struct str any, int64_t *ret)
 	return true;
 }
 
+static bool any_true(struct str any)
+{
+	struct pb_cursor c = pb_cursor_of(any);
+	struct pb_field f;
+
+	return pb_next(&c, &f) == 1 && f.number == ANY_BOOL && f.wire == PB_VARINT && f.value;
+}
+
 /* Seconds, as a time that can be added up. */
 static void scan_first_chunk(struct account *a, struct str any)
 {
@@ -174,6 +182,10 @@ static void scan_attribute(struct account *a, struct str key, struct str any)
 	case 'l': // llm
 		scan_llm(a, key, any);
 		break;
+	case 's': // sidelight
+		if (str_is(key, "sidelight.usage.estimated"))
+			a->usage.estimated = any_true(any);
+		break;
 	default:
 		break;
 	}
@@ -244,18 +256,26 @@ static struct spend *find_spend(struct request *q, const char *provider, const c
 	return added;
 }
 
+static bool is_call(const struct account *a)
+{
+	return a->kind == KIND_LLM && !a->wraps;
+}
+
 static int add_usage(struct request *q, const struct account *a)
 {
+	bool is_silent = is_call(a) && !usage_is_known(&a->usage);
 	char provider[64], model[128];
 
-	if (!usage_is_known(&a->usage))
+	if (!usage_is_known(&a->usage) && !is_silent)
 		return 0;
+	q->llm_calls_without_usage += is_silent;
 	keep(provider, sizeof(provider), a->provider);
 	keep(model, sizeof(model), or (a->model, a->response_model));
 	usage_add(&q->usage, &a->usage);
 	struct spend *spend = find_spend(q, provider, model);
 	if (!spend)
 		return -ENOMEM;
+	spend->calls_without_usage += is_silent;
 	usage_add(&spend->usage, &a->usage);
 	return 0;
 }
@@ -329,9 +349,9 @@ static void add_slowest(struct request *q, const struct account *a)
 	keep(q->slowest_name, sizeof(q->slowest_name), own ? a->what : a->name);
 }
 
-static bool is_leaf_kind(enum run_kind kind)
+static bool is_leaf(const struct account *a)
 {
-	return kind != KIND_AGENT && kind != KIND_CHAIN && kind != KIND_OTHER;
+	return a->kind != KIND_AGENT && a->kind != KIND_CHAIN && a->kind != KIND_OTHER && !a->wraps;
 }
 
 int request_add(struct request *q, const struct account *a)
@@ -339,11 +359,11 @@ int request_add(struct request *q, const struct account *a)
 	int rc = add_usage(q, a);
 
 	q->spans++;
-	if (a->kind == KIND_LLM)
+	if (is_call(a))
 		add_llm(q, a);
 	if (a->kind == KIND_TOOL && add_tool(q, a) < 0)
 		rc = -ENOMEM;
-	if (is_leaf_kind(a->kind))
+	if (is_leaf(a))
 		add_slowest(q, a);
 	return rc;
 }
@@ -535,7 +555,10 @@ void request_observe(const struct request *q, uint64_t created_ns, struct buf *m
 	count_json(&j, "total_tokens", q->usage.total);
 	count_json(&j, "cached_tokens", q->usage.cache_read);
 	count_json(&j, "reasoning_tokens", q->usage.reasoning);
+	jsonw_key(&j, "tokens_estimated");
+	jsonw_bool(&j, q->usage.estimated);
 	count_json(&j, "llm_calls", q->llm_calls);
+	count_json(&j, "llm_calls_without_usage", q->llm_calls_without_usage);
 	count_json(&j, "tool_call_count", q->tool_calls);
 	count_json(&j, "span_count", q->spans);
 	slowest_json(&j, q);
@@ -555,6 +578,17 @@ static uint64_t known(int64_t count)
 	return count > 0 ? (uint64_t)count : 0;
 }
 
+static void count_spend(const struct spend *s, struct metrics *m)
+{
+	struct str provider = str_of(s->provider), model = str_of(s->model);
+
+	if (s->calls_without_usage > 0)
+		metrics_calls_without_usage(m, provider, model, s->calls_without_usage);
+	if (usage_is_known(&s->usage))
+		metrics_tokens(m, provider, model, known(s->usage.input), known(s->usage.output),
+		               known(s->usage.total));
+}
+
 void request_count(const struct request *q, struct metrics *m)
 {
 	const struct spend *spends = (const struct spend *)(const void *)q->spends.data;
@@ -564,9 +598,7 @@ void request_count(const struct request *q, struct metrics *m)
 	metrics_request(m, str_of(own_or_last(q->provider, q->last_provider)),
 	                str_of(own_or_last(q->model, q->last_model)), q->duration_ns);
 	for (size_t i = 0; i < q->spends.len / sizeof(*spends); i++)
-		metrics_tokens(m, str_of(spends[i].provider), str_of(spends[i].model),
-		               known(spends[i].usage.input), known(spends[i].usage.output),
-		               known(spends[i].usage.total));
+		count_spend(&spends[i], m);
 	for (; name < end; name += strlen(name) + 1)
 		metrics_tool_call(m, str_of(name));
 }

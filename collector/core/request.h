@@ -25,6 +25,7 @@ struct account {
 	struct str name; // the span's
 	struct str what; // the tool's or agent's own name
 	struct str provider, model, response_model;
+	bool wraps;         // an LLM run right below it is the same call
 	struct usage usage; // unknown where a run below it reports the same
 	uint64_t end_ns, duration_ns;
 	bool has_first_chunk;
@@ -43,11 +44,12 @@ void account_total(struct account *a);
 /* A share of the tokens, by who got paid for them. */
 struct spend {
 	char provider[64], model[128];
+	unsigned calls_without_usage;
 	struct usage usage;
 };
 
 struct request {
-	unsigned spans, llm_calls, tool_calls;
+	unsigned spans, llm_calls, llm_calls_without_usage, tool_calls;
 	struct usage usage;
 	struct buf spends;                       // struct spend, one for each model
 	struct buf tools;                        // the members of tool_calls, as JSON
@@ -91,13 +93,14 @@ int request_set_root(struct request *q, const struct span_record *root, const st
                      const struct root_text *text);
 
 /** Writes the observation's members that its root's span doesn't hold. meta: service provider model
- * prompt_tokens completion_tokens total_tokens cached_tokens reasoning_tokens llm_calls
- * tool_call_count span_count slowest {name kind span_id latency_ms} created_at. content:
- * user_message agent_response tool_calls [{name input output latency_ms error}]. */
+ * prompt_tokens completion_tokens total_tokens cached_tokens reasoning_tokens tokens_estimated
+ * llm_calls llm_calls_without_usage tool_call_count span_count slowest {name kind span_id
+ * latency_ms} created_at. content: user_message agent_response tool_calls [{name input output
+ * latency_ms error}]. */
 void request_observe(const struct request *q, uint64_t created_ns, struct buf *meta,
                      struct buf *content);
 
-/** Moves the four metrics. */
+/** Moves the metrics of a request. */
 void request_count(const struct request *q, struct metrics *m);
 
 /** The members of an observation that its root's span holds: trace_id span_id parent_span_id name

@@ -96,9 +96,22 @@ static struct run *nearest_above(const struct runs *r, const struct run *run)
 	return parent && parent->request ? parent : table_find(r, &run->request->root);
 }
 
+/* Two instrumentations see one call: the outer one wraps the inner. */
+static void mark_wrapper(struct runs *r, const struct run *run)
+{
+	struct run *parent = table_find(r, &run->parent);
+
+	if (parent && parent->request && parent->kind == KIND_LLM && !(parent->flags & RUN_WRAPS)) {
+		parent->flags |= RUN_WRAPS;
+		keep_renew(r, parent);
+	}
+}
+
 /* The runs above an LLM run don't count what they repeat of its usage. */
 void mark_ancestors(struct runs *r, const struct run *run)
 {
+	if (run->kind == KIND_LLM && (run->flags & RUN_HAS_PARENT))
+		mark_wrapper(r, run);
 	for (int i = 0; i < ANCESTORS_MAX && (run->flags & RUN_HAS_PARENT); i++) {
 		struct run *above = nearest_above(r, run);
 		if (!above || above == run || (above->flags & RUN_LLM_BELOW))

@@ -40,13 +40,14 @@ static struct span_record record_of(const struct run *run, struct str base, stru
 {
 	unsigned root = run->flags & RUN_IS_ROOT ? RECORD_ROOT : 0;
 	unsigned totals = run->flags & RUN_TOTALS ? RECORD_TOTALS : 0;
+	unsigned wraps = run->flags & RUN_WRAPS ? RECORD_WRAPS : 0;
 
 	return (struct span_record){
 		.head = {.base_len = (uint32_t)base.len,
 	                 .content_len = (uint32_t)content.len,
 	                 .kind = run->kind,
 	                 .status = run->status,
-	                 .flags = (uint8_t)(root | totals)},
+	                 .flags = (uint8_t)(root | totals | wraps)},
 		.base = base,
 		.content = content,
 		.resource = {(char *)run->source->resource.data, run->source->resource.len},
@@ -59,6 +60,7 @@ static void account_for(struct account *a, const struct run *run, const struct r
 	*a = (struct account){
 		.kind = (enum run_kind)run->kind,
 		.status = (enum run_status)run->status,
+		.wraps = run->flags & RUN_WRAPS,
 		.duration_ns = run->duration_ns,
 		.end_ns = run->start_ns + run->duration_ns,
 	};
@@ -186,7 +188,8 @@ static struct str response_text(struct runs *r, const struct event *end)
  */
 static void own_usage(struct runs *r, struct run *run, const struct event *end, struct usage *ret)
 {
-	bool is_leaf = run->kind == KIND_LLM || run->kind == KIND_EMBEDDING;
+	bool is_leaf =
+		(run->kind == KIND_LLM && !(run->flags & RUN_WRAPS)) || run->kind == KIND_EMBEDDING;
 
 	usage_init(ret);
 	if (end && (is_leaf || !(run->flags & RUN_LLM_BELOW)))

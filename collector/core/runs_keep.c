@@ -524,6 +524,7 @@ void runs_refold(struct runs *r, const struct span_record *rec)
 	struct account a = {
 		.kind = (enum run_kind)rec->head.kind,
 		.status = (enum run_status)rec->head.status,
+		.wraps = rec->head.flags & RECORD_WRAPS,
 	};
 	struct span_view view;
 

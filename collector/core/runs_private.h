@@ -26,6 +26,7 @@ enum run_flags {
 	RUN_TOTALS = 16, // it shows the tokens of the runs below as its own
 	RUN_FIRST_TOKEN = 32,
 	RUN_OUR_CLOCK = 64, // its monotonic clock is ours
+	RUN_WRAPS = 128,    // an LLM run with another right below: two views of one call
 };
 
 /* Where a run's bytes are: base, content, message, response, one after another. */

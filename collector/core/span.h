@@ -30,6 +30,7 @@ enum {
 	RECORD_ROOT = 1,   // a root run: it has, or will have, an observation
 	RECORD_TOTALS = 2, // its tokens are those of the runs below, shown again
 	RECORD_EVENT = 4,  // observations log: an event that found no span
+	RECORD_WRAPS = 8,  // an LLM run whose call is the LLM run right below it
 };
 
 /* The stored value of a run that is open: this head, base, content, resource, state. base is a

@@ -13,9 +13,25 @@
 
 #define USAGE_UNKNOWN (-1)
 
+/* X(count). total: as said, else input + output where one is known. The write to a cache is there
+ * again by how long it is kept. */
+#define USAGE_COUNTS(X)                                                                            \
+	X(input)                                                                                   \
+	X(output)                                                                                  \
+	X(total)                                                                                   \
+	X(cache_read)                                                                              \
+	X(cache_write)                                                                             \
+	X(cache_write_5m)                                                                          \
+	X(cache_write_1h)                                                                          \
+	X(reasoning)                                                                               \
+	X(audio_input)                                                                             \
+	X(audio_output)
+
 struct usage {
-	int64_t input, output, total; // total: as said, else input + output where one is known
-	int64_t cache_read, cache_write, reasoning;
+#define X(count) int64_t count;
+	USAGE_COUNTS(X)
+#undef X
+	bool estimated; // by the client, for want of the provider's word
 };
 
 void usage_init(struct usage *u);
@@ -24,7 +40,8 @@ void usage_init(struct usage *u);
 bool usage_is_known(const struct usage *u);
 
 /** Reads a provider's own map, validated msgpack. Counts that are no non-negative integer, or
- * past 2^53, are ignored; a list of counts is summed. */
+ * past 2^53, are ignored; a list of counts is summed. A map that tells the same usage in several
+ * ways is counted once. */
 void usage_read(struct usage *ret, struct str map);
 
 /** Adds what is known of u to sum. */

@@ -141,10 +141,19 @@ static void str_member(struct json *j, const char *key, const struct span_record
 
 void root_json(struct json *j, const struct span_record *root, uint64_t now_ns)
 {
-	static const char *const unknown[] = {
-		"prompt_tokens", "completion_tokens", "total_tokens",    "cached_tokens",
-		"llm_calls",     "tool_call_count",   "span_count",      "slowest",
-		"error",         "created_at",        "reasoning_tokens"};
+	static const char *const unknown[] = {"prompt_tokens",
+	                                      "completion_tokens",
+	                                      "total_tokens",
+	                                      "cached_tokens",
+	                                      "llm_calls",
+	                                      "tool_call_count",
+	                                      "span_count",
+	                                      "slowest",
+	                                      "error",
+	                                      "created_at",
+	                                      "reasoning_tokens",
+	                                      "tokens_estimated",
+	                                      "llm_calls_without_usage"};
 
 	jsonw_object(j);
 	span_json_members(j, root, false, now_ns);

@@ -497,11 +497,23 @@ static inline void pack(msgpack_packer *pk, const json_t *v)
 	}
 }
 
-/* JSON whose quotes may be single, as msgpack; the caller frees it. */
-static inline struct bytes packed(const char *text)
+/* As msgpack; the caller frees it. */
+static inline struct bytes packed_json(const json_t *v)
 {
 	msgpack_sbuffer out;
 	msgpack_packer pk;
+
+	msgpack_sbuffer_init(&out);
+	msgpack_packer_init(&pk, &out, msgpack_sbuffer_write);
+	pack(&pk, v);
+	struct bytes b = copy_of((struct str){out.data, out.size});
+	msgpack_sbuffer_destroy(&out);
+	return b;
+}
+
+/* The same of JSON whose quotes may be single. */
+static inline struct bytes packed(const char *text)
+{
 	json_error_t error;
 	char *json = strdup(text);
 
@@ -512,12 +524,8 @@ static inline struct bytes packed(const char *text)
 	if (!v)
 		fail_msg("%s: %s", error.text, json);
 	free(json);
-	msgpack_sbuffer_init(&out);
-	msgpack_packer_init(&pk, &out, msgpack_sbuffer_write);
-	pack(&pk, v);
+	struct bytes b = packed_json(v);
 	json_decref(v);
-	struct bytes b = copy_of((struct str){out.data, out.size});
-	msgpack_sbuffer_destroy(&out);
 	return b;
 }
 
