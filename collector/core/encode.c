@@ -264,6 +264,8 @@ static void genai_usage(const struct usage *u, struct buf *base)
 	attr_count(base, "gen_ai.usage.cache_read.input_tokens", u->cache_read);
 	attr_count(base, "gen_ai.usage.cache_creation.input_tokens", u->cache_write);
 	attr_count(base, "gen_ai.usage.reasoning.output_tokens", u->reasoning);
+	if (u->total != usage_sum(u)) // the conventions know no total
+		attr_count(base, "sidelight.usage.total_tokens", u->total);
 	attr_part(base, "gen_ai.usage.audio.input_tokens", u->audio_input);
 	attr_part(base, "gen_ai.usage.audio.output_tokens", u->audio_output);
 	attr_part(base, "sidelight.usage.cache_creation_5m.input_tokens", u->cache_write_5m);

@@ -172,6 +172,9 @@ static void put_sums(struct buf *out, const struct observation_record *o)
 #define X(member, attribute) put_count(out, o, member, attribute);
 	COUNTS(X)
 #undef X
+	if (str_is(json_member(o->meta, "tokens_estimated"), "true") &&
+	    !root_says(o, "sidelight.usage.estimated"))
+		pb_attr_bool(out, LOG_ATTRIBUTES, STR("sidelight.usage.estimated"), true);
 }
 
 static void put_content(struct buf *out, const struct observation_record *o)

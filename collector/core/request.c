@@ -134,6 +134,14 @@ static void scan_usage(struct usage *u, struct str key, struct str any)
 		any_count(any, &u->reasoning);
 }
 
+static void scan_own_usage(struct usage *u, struct str key, struct str any)
+{
+	if (str_is(key, "sidelight.usage.total_tokens"))
+		any_count(any, &u->total);
+	else if (str_is(key, "sidelight.usage.estimated"))
+		u->estimated = any_true(any);
+}
+
 static void scan_tool(struct account *a, struct str key, struct str any)
 {
 	if (str_is(key, "gen_ai.tool.name") || str_is(key, "tool.name") ||
@@ -183,8 +191,7 @@ static void scan_attribute(struct account *a, struct str key, struct str any)
 		scan_llm(a, key, any);
 		break;
 	case 's': // sidelight
-		if (str_is(key, "sidelight.usage.estimated"))
-			a->usage.estimated = any_true(any);
+		scan_own_usage(&a->usage, key, any);
 		break;
 	default:
 		break;
@@ -232,7 +239,7 @@ void account_total(struct account *a)
 	struct usage *u = &a->usage;
 
 	if (u->total < 0 && (u->input >= 0 || u->output >= 0))
-		u->total = (u->input > 0 ? u->input : 0) + (u->output > 0 ? u->output : 0);
+		u->total = usage_sum(u);
 }
 
 /* The entry of a model; the last one takes all that come past the bound. */

@@ -195,6 +195,11 @@ static int64_t larger(int64_t a, int64_t b)
 	return a > b ? a : b;
 }
 
+int64_t usage_sum(const struct usage *u)
+{
+	return known(u->input) + known(u->output);
+}
+
 /* --- reading --- */
 
 /* A count, or the sum of a list of them (Bedrock's streams); unknown for anything else. */
@@ -459,7 +464,7 @@ void usage_read(struct usage *ret, struct str map)
 		return;
 	read_form(ret, mp_of(map), 2);
 	if (usage_is_known(ret))
-		ret->total = larger(ret->total, known(ret->input) + known(ret->output));
+		ret->total = larger(ret->total, usage_sum(ret));
 	else
 		ret->estimated = false;
 }

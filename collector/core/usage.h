@@ -39,6 +39,9 @@ void usage_init(struct usage *u);
 /** Whether any count is known. */
 bool usage_is_known(const struct usage *u);
 
+/** Input and output, as far as they are known. */
+int64_t usage_sum(const struct usage *u);
+
 /** Reads a provider's own map, validated msgpack. Counts that are no non-negative integer, or
  * past 2^53, are ignored; a list of counts is summed. A map that tells the same usage in several
  * ways is counted once. */

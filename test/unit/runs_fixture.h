@@ -686,6 +686,24 @@ static inline void assert_trace_of_run(const struct world *w, const char *span, 
 	assert_memory_equal(find_span(w, span)->trace_id, id.b, 16);
 }
 
+static inline bool has_metric(const struct world *w, const char *line)
+{
+	struct buf text;
+
+	buf_init(&text, MIB);
+	metrics_write(&w->metrics, &text);
+	buf_append_byte(&text, 0);
+	bool has = strstr((char *)text.data, line) != NULL;
+	buf_deinit(&text);
+	return has;
+}
+
+static inline void assert_metric(const struct world *w, const char *line)
+{
+	if (!has_metric(w, line))
+		fail_msg("no %s", line);
+}
+
 /* Nothing is open, in memory or in the store. */
 static inline void assert_nothing_left(struct world *w)
 {

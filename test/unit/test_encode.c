@@ -39,6 +39,28 @@ static const struct golden goldens[] = {
          "'sidelight.kind':'guardrail'"},
 	{CONVENTION_GENAI, "", "", "other", 1, ""},
 	{CONVENTION_GENAI, "'kind':'llm'", "", "chat", 3, "'gen_ai.operation.name':'chat'"},
+	{CONVENTION_GENAI, "'kind':'llm'",
+         "'usage':{'input_tokens':1,'cache_read_input_tokens':2,'cache_creation_input_tokens':30,"
+         "'cache_creation':{'ephemeral_5m_input_tokens':10,'ephemeral_1h_input_tokens':20},"
+         "'input_tokens_details':{'audio_tokens':1},'output_tokens':9,"
+         "'output_tokens_details':{'audio_tokens':4,'reasoning_tokens':3},"
+         "'sidelight.estimated':true}",
+         "chat", 3,
+         "'gen_ai.operation.name':'chat','gen_ai.usage.input_tokens':33,"
+         "'gen_ai.usage.output_tokens':9,'gen_ai.usage.cache_read.input_tokens':2,"
+         "'gen_ai.usage.cache_creation.input_tokens':30,"
+         "'gen_ai.usage.reasoning.output_tokens':3,'gen_ai.usage.audio.input_tokens':1,"
+         "'gen_ai.usage.audio.output_tokens':4,"
+         "'sidelight.usage.cache_creation_5m.input_tokens':10,"
+         "'sidelight.usage.cache_creation_1h.input_tokens':20,'sidelight.usage.estimated':true"},
+	{CONVENTION_GENAI, "'kind':'llm'",
+         "'usage':{'prompt_tokens':1,'prompt_tokens_details':{'audio_tokens':0,'cached_tokens':0},"
+         "'cache_creation':{'ephemeral_5m_input_tokens':0}}",
+         "chat", 3,
+         "'gen_ai.operation.name':'chat','gen_ai.usage.input_tokens':1,"
+         "'gen_ai.usage.cache_read.input_tokens':0,'gen_ai.usage.cache_creation.input_tokens':0"},
+	{CONVENTION_GENAI, "'kind':'llm'", "'usage':{'total_tokens':14}", "chat", 3,
+         "'gen_ai.operation.name':'chat','sidelight.usage.total_tokens':14"},
 	{CONVENTION_SEAMS, "'kind':'llm'," SAID, "'model':'m-1','finish':['stop','length']," USED,
          "llm.call", 1,
          SEAMS "," COMMON ",'gen_ai.response.finish_reasons':['stop','length'],"

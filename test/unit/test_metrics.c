@@ -269,6 +269,41 @@ static void tokens_that_are_not_known_are_no_zero(void **state)
 	assert_int_equal(count_of(f, "gen_ai_client_token_usage_count{"), 1);
 }
 
+static void an_estimate_is_not_the_providers_word(void **state)
+{
+	struct fixture *f = *state;
+	struct account a = chat(STR("gpt-4o"), 1);
+
+	a.usage.input = 5;
+	a.usage.output = 7;
+	a.usage.estimated = true;
+	metrics_span(&f->metrics, &a);
+	assert_int_equal(count_of(f, "gen_ai_client_token_usage_count{"), 0);
+	assert_line(f, "gen_ai_client_operation_duration_seconds_count" CHAT "} 1");
+}
+
+static void a_call_that_wraps_another_is_none(void **state)
+{
+	struct fixture *f = *state;
+	struct account a = chat(STR("gpt-4o"), 1);
+
+	a.wraps = true;
+	metrics_span(&f->metrics, &a);
+	assert_int_equal(count_of(f, "gen_ai_client_operation_duration_seconds_count{"), 0);
+}
+
+static void calls_without_usage_are_counted_by_model(void **state)
+{
+	struct fixture *f = *state;
+
+	metrics_calls_without_usage(&f->metrics, STR("p"), STR("m"), 2);
+	metrics_calls_without_usage(&f->metrics, STR("p"), STR("m"), 1);
+	metrics_calls_without_usage(&f->metrics, STR(""), STR(""), 1);
+	assert_line(f, "sidelight_llm_calls_without_usage_total{provider=\"p\",model=\"m\"} 3");
+	assert_line(f, "sidelight_llm_calls_without_usage_total{provider=\"unknown\","
+	               "model=\"unknown\"} 1");
+}
+
 static void a_failed_call_says_how_and_keeps_its_tokens(void **state)
 {
 	struct fixture *f = *state;
@@ -386,6 +421,9 @@ int main(void)
 		TEST(a_name_like_the_overflow_makes_no_second_series),
 		TEST(a_call_is_timed),
 		TEST(tokens_that_are_not_known_are_no_zero),
+		TEST(an_estimate_is_not_the_providers_word),
+		TEST(a_call_that_wraps_another_is_none),
+		TEST(calls_without_usage_are_counted_by_model),
 		TEST(a_failed_call_says_how_and_keeps_its_tokens),
 		TEST(the_first_chunk_is_timed_where_it_is_known),
 		TEST(an_attribute_that_is_not_known_is_left_out),

@@ -53,7 +53,7 @@ static void make_observation(struct record *r)
 	pb_attr_int(&root, SPAN_ATTRIBUTES, STR("gen_ai.usage.input_tokens"), 7);
 	make(r, 0, &root,
 	     "\"provider\":\"openai\",\"model\":null,\"prompt_tokens\":7,\"completion_tokens\":9,"
-	     "\"llm_calls\":2",
+	     "\"tokens_estimated\":true,\"llm_calls\":2,\"llm_calls_without_usage\":1",
 	     "\"user_message\":\"hi \\\"you\\\"\",\"agent_response\":null,\"tool_calls\":[]");
 }
 
@@ -154,6 +154,8 @@ static void an_observation_becomes_a_log_event(void **state)
 	assert_int_equal(number(attribute(log, "gen_ai.usage.input_tokens"), ANY_INT), 7);
 	assert_int_equal(number(attribute(log, "gen_ai.usage.output_tokens"), ANY_INT), 9);
 	assert_int_equal(number(attribute(log, "sidelight.llm_calls"), ANY_INT), 2);
+	assert_int_equal(number(attribute(log, "sidelight.llm_calls_without_usage"), ANY_INT), 1);
+	assert_int_equal(number(attribute(log, "sidelight.usage.estimated"), ANY_BOOL), 1);
 	assert_text(text_attribute(log, "gen_ai.provider.name"), "openai");
 	assert_text(text_attribute(log, "sidelight.status"), "error");
 	assert_null(attribute(log, "gen_ai.request.model").p);

@@ -704,18 +704,6 @@ static void test_the_seams_roots_totals_are_not_added_to_themselves(void **state
 	(void)state;
 }
 
-static void assert_metric(struct world *w, const char *line)
-{
-	struct buf text;
-
-	buf_init(&text, MIB);
-	metrics_write(&w->metrics, &text);
-	buf_append_byte(&text, 0);
-	if (!strstr((char *)text.data, line))
-		fail_msg("no %s in\n%s", line, (char *)text.data);
-	buf_deinit(&text);
-}
-
 static void test_metrics_move_with_the_observation(void **state)
 {
 	struct world *w = *state;
