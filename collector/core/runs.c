@@ -96,27 +96,24 @@ static struct run *nearest_above(const struct runs *r, const struct run *run)
 	return parent && parent->request ? parent : table_find(r, &run->request->root);
 }
 
-/* Two instrumentations see one call: the outer one wraps the inner. */
-static void mark_wrapper(struct runs *r, const struct run *run)
+/* Two instrumentations see one call: the outer run wraps the inner. */
+static bool is_wrapped(const struct run *run, const struct run *above)
 {
-	struct run *parent = table_find(r, &run->parent);
-
-	if (parent && parent->request && parent->kind == KIND_LLM && !(parent->flags & RUN_WRAPS)) {
-		parent->flags |= RUN_WRAPS;
-		keep_renew(r, parent);
-	}
+	return run->kind == KIND_LLM && above->kind == KIND_LLM &&
+	       memcmp(&run->parent, &above->id, sizeof(run->parent)) == 0;
 }
 
 /* The runs above an LLM run don't count what they repeat of its usage. */
 void mark_ancestors(struct runs *r, const struct run *run)
 {
-	if (run->kind == KIND_LLM && (run->flags & RUN_HAS_PARENT))
-		mark_wrapper(r, run);
 	for (int i = 0; i < ANCESTORS_MAX && (run->flags & RUN_HAS_PARENT); i++) {
 		struct run *above = nearest_above(r, run);
-		if (!above || above == run || (above->flags & RUN_LLM_BELOW))
+		if (!above || above == run)
 			return;
-		above->flags |= RUN_LLM_BELOW;
+		uint8_t flags = RUN_LLM_BELOW | (is_wrapped(run, above) ? RUN_WRAPS : 0);
+		if ((above->flags & flags) == flags)
+			return;
+		above->flags |= flags;
 		keep_renew(r, above);
 		run = above;
 	}

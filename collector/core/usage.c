@@ -202,28 +202,39 @@ int64_t usage_sum(const struct usage *u)
 
 /* --- reading --- */
 
-/* A count, or the sum of a list of them (Bedrock's streams); unknown for anything else. */
+enum { LISTED_MAX = 4096 };
+static const int64_t count_max = (int64_t)1 << 53;
+
+static int64_t sum_of(struct mp *c, uint32_t count)
+{
+	struct mp_value part;
+	int64_t sum = 0;
+
+	for (uint32_t i = 0; i < count && i < LISTED_MAX; i++) {
+		if (mp_read(c, &part) != REFUSAL_NONE || part.type != MP_INT || part.i < 0 ||
+		    part.i > count_max - sum)
+			return USAGE_UNKNOWN;
+		sum += part.i;
+	}
+	return count ? sum : USAGE_UNKNOWN;
+}
+
+/* A count, or the sum of a list of them (Bedrock's streams), whose elements follow in c; unknown
+ * for anything else. */
+static int64_t count_of(const struct mp_value *v, struct mp *c)
+{
+	if (v->type == MP_INT)
+		return v->i >= 0 && v->i <= count_max ? v->i : USAGE_UNKNOWN;
+	if (v->type == MP_DOUBLE)
+		return v->d >= 0 && v->d < (double)count_max ? (int64_t)v->d : USAGE_UNKNOWN;
+	return v->type == MP_ARRAY ? sum_of(c, v->count) : USAGE_UNKNOWN;
+}
+
 static int64_t read_count(struct mp *c)
 {
-	const int64_t most = (int64_t)1 << 53;
 	struct mp_value v;
 
-	if (mp_read(c, &v) != REFUSAL_NONE)
-		return USAGE_UNKNOWN;
-	if (v.type == MP_DOUBLE && v.d >= 0 && v.d < (double)most)
-		return (int64_t)v.d;
-	if (v.type == MP_ARRAY) {
-		int64_t sum = 0;
-		for (uint32_t i = 0; i < v.count && i < 4096; i++) {
-			struct mp_value part;
-			if (mp_read(c, &part) != REFUSAL_NONE || part.type != MP_INT ||
-			    part.i < 0 || part.i > most - sum)
-				return USAGE_UNKNOWN;
-			sum += part.i;
-		}
-		return v.count ? sum : USAGE_UNKNOWN;
-	}
-	return v.type == MP_INT && v.i >= 0 && v.i <= most ? v.i : USAGE_UNKNOWN;
+	return mp_read(c, &v) == REFUSAL_NONE ? count_of(&v, c) : USAGE_UNKNOWN;
 }
 
 static void put(struct form *f, enum slot slot, int64_t count)
@@ -331,7 +342,7 @@ static void read_own(struct form *f, enum slot slot, struct mp value)
 	else if (slot == ESTIMATED)
 		f->estimated = f->estimated || (v.type == MP_BOOL && v.b);
 	else
-		put(f, slot, read_count(&value));
+		put(f, slot, count_of(&v, &c));
 }
 
 /* --- one form --- */
