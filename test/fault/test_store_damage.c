@@ -290,6 +290,25 @@ static bool flip_block(struct fixture *f, uint8_t *bytes, size_t used, unsigned 
 	return false;
 }
 
+/* A crash hits what was written last: a file with a damaged block there is not to be trusted. */
+static void a_damaged_newest_block_is_found_at_the_start(void **state)
+{
+	struct fixture f;
+	uint8_t *bytes;
+
+	fixture_init(&f);
+	assert_int_equal(fixture_open(&f), 0);
+	add_span(&f, 1, 4000, 1000);
+	assert_int_equal(fixture_commit(&f), 0);
+	fixture_close(&f);
+	size_t used = read_used(&f, &bytes);
+	assert_true(flip_block(&f, bytes, used, 0));
+	assert_int_equal(fixture_open(&f), 0);
+	assert_non_null(f.quarantine);
+	free(bytes);
+	fixture_deinit(&f);
+}
+
 /* A block that fails its checksum is passed over and counted, and an exporter is told that it lost
  * it. */
 static void a_corrupt_block_is_skipped_and_counted(void **state)
@@ -340,6 +359,7 @@ int main(void)
 		cmocka_unit_test(a_file_cut_short_is_set_aside),
 		cmocka_unit_test(a_page_of_zeroes_is_survived_wherever_it_is),
 		cmocka_unit_test(a_flipped_byte_is_survived_wherever_it_is),
+		cmocka_unit_test(a_damaged_newest_block_is_found_at_the_start),
 		cmocka_unit_test(a_corrupt_block_is_skipped_and_counted),
 	};
 

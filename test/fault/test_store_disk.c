@@ -196,6 +196,31 @@ static void a_corrupt_file_is_kept_and_its_name_told(void **state)
 	fixture_deinit(&f);
 }
 
+/* Within one second, too, of which their names tell. */
+static void a_corrupt_file_replaces_none_before_it(void **state)
+{
+	static uint8_t junk[3 * 4096];
+	char paths[3][128];
+	struct fixture f;
+	struct stat st;
+
+	fixture_init(&f);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(fixture_open(&f), 0);
+		fixture_close(&f);
+		write_file(&f, "data.mdb", junk, sizeof(junk) - i);
+		assert_int_equal(fixture_open(&f), 0);
+		assert_non_null(f.quarantine);
+		snprintf(paths[i], sizeof(paths[i]), "%s", f.quarantine);
+		fixture_close(&f);
+	}
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(stat(paths[i], &st), 0);
+		assert_int_equal(st.st_size, sizeof(junk) - i);
+	}
+	fixture_deinit(&f);
+}
+
 /* --- disks --- */
 
 /* A file system of its own, seen by nobody else; the test is skipped where that is not allowed. */
@@ -305,6 +330,7 @@ int main(void)
 		cmocka_unit_test(another_program_s_lmdb_is_foreign),
 		cmocka_unit_test(a_newer_format_is_left_alone),
 		cmocka_unit_test(a_corrupt_file_is_kept_and_its_name_told),
+		cmocka_unit_test(a_corrupt_file_replaces_none_before_it),
 		cmocka_unit_test(a_read_only_disk_says_so),
 		cmocka_unit_test(a_directory_of_others_says_so),
 		cmocka_unit_test(what_was_allocated_beforehand_survives_a_full_disk),

@@ -366,6 +366,26 @@ static void a_cursor_goes_with_the_next_batch(void **state)
 	fixture_deinit(&f);
 }
 
+static void a_cursor_whose_commit_failed_is_not_forgotten(void **state)
+{
+	struct fixture f;
+
+	fixture_init(&f);
+	assert_int_equal(fixture_open(&f), 0);
+	open_cursor(&f, "tempo", false);
+	for (uint32_t n = 0; fixture_commit(&f) == 0; n++) {
+		note_cursor(&f, "tempo", n + 5);
+		put_open(&f, n, MIB);
+	}
+	assert_int_equal(f.error, -ENOSPC);
+	assert_true(is_pending(&f));
+	uint64_t place = open_cursor(&f, "tempo", false);
+	fixture_close(&f);
+	assert_int_equal(fixture_open(&f), 0);
+	assert_int_equal(open_cursor(&f, "tempo", false), place);
+	fixture_deinit(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -381,6 +401,7 @@ int main(void)
 		cmocka_unit_test(a_batch_larger_than_the_store_is_too_big_for_ever),
 		cmocka_unit_test(a_cursor_alone_is_written_soon),
 		cmocka_unit_test(a_cursor_goes_with_the_next_batch),
+		cmocka_unit_test(a_cursor_whose_commit_failed_is_not_forgotten),
 	};
 
 	return cmocka_run_group_tests_name("commit", tests, NULL, NULL);

@@ -36,6 +36,54 @@ static void a_ledger_outlives_a_restart_with_its_place(void **state)
 	fixture_deinit(&f);
 }
 
+static void each_exporter_has_its_own_place(void **state)
+{
+	struct fixture f;
+
+	fixture_init(&f);
+	assert_int_equal(fixture_open(&f), 0);
+	open_cursor(&f, "a", true);
+	open_cursor(&f, "b", true);
+	note_cursor(&f, "a", 20);
+	note_cursor(&f, "b", 30);
+	fill(&f, 1);
+	fixture_close(&f);
+	assert_int_equal(fixture_open(&f), 0);
+	assert_int_equal(open_cursor(&f, "a", true), 20);
+	assert_int_equal(open_cursor(&f, "b", true), 30);
+	fixture_deinit(&f);
+}
+
+/* What is stored between its first day and its first delivery is its own. */
+static void the_place_of_a_new_exporter_is_saved_at_once(void **state)
+{
+	struct fixture f;
+
+	fixture_init(&f);
+	assert_int_equal(fixture_open(&f), 0);
+	fill(&f, 1);
+	assert_int_equal(open_cursor(&f, "late", false), 51);
+	fill(&f, 1);
+	fixture_close(&f);
+	assert_int_equal(fixture_open(&f), 0);
+	assert_int_equal(open_cursor(&f, "late", false), 51);
+	fixture_deinit(&f);
+}
+
+static void an_exporter_that_comes_back_has_what_it_noted_last(void **state)
+{
+	struct fixture f;
+
+	fixture_init(&f);
+	assert_int_equal(fixture_open(&f), 0);
+	open_cursor(&f, "tempo", true);
+	fill(&f, 1);
+	note_cursor(&f, "tempo", 40); // not durable yet
+	cursor_close(f.store, "tempo");
+	assert_int_equal(open_cursor(&f, "tempo", true), 40);
+	fixture_deinit(&f);
+}
+
 static bool count_cursor(void *ctx, const char *name, const struct cursor *c)
 {
 	unsigned *count = ctx;
@@ -124,6 +172,56 @@ static void a_store_keeps_what_an_exporter_has_not_got(void **state)
 	fixture_deinit(&f);
 }
 
+static uint64_t first_span(struct fixture *f)
+{
+	uint64_t first, next;
+
+	store_bounds(f->store, STORE_SPANS, &first, &next);
+	return first;
+}
+
+static void open_full_of_undelivered(struct fixture *f)
+{
+	fixture_init(f);
+	f->options.bytes = 16 * MIB;
+	f->options.keep_undelivered = true;
+	assert_int_equal(fixture_open(f), 0);
+	open_cursor(f, "slow", true);
+	open_cursor(f, "fast", true);
+	assert_true(fill_until_held(f));
+}
+
+/* Whichever was opened first. */
+static void the_slowest_exporter_decides_what_stays(void **state)
+{
+	static const char *const names[] = {"slow", "fast"};
+	struct fixture f;
+
+	for (unsigned i = 0; i < 2; i++) {
+		open_full_of_undelivered(&f);
+		note_cursor(&f, names[i], 500);
+		note_cursor(&f, names[1 - i], 200);
+		fill(&f, 10);
+		assert_in_range(first_span(&f), 2, 200);
+		fixture_deinit(&f);
+	}
+}
+
+static void a_block_that_is_half_delivered_stays(void **state)
+{
+	struct fixture f;
+
+	open_full_of_undelivered(&f);
+	// In the midst of some block: of 50 spans of 4 KB there are several in each commit.
+	for (uint64_t seq = 100; seq < 105; seq++) {
+		note_cursor(&f, "slow", seq);
+		note_cursor(&f, "fast", seq);
+		fill(&f, 1);
+		assert_in_range(first_span(&f), 2, seq);
+	}
+	fixture_deinit(&f);
+}
+
 static void an_exporter_that_is_gone_holds_nothing(void **state)
 {
 	struct fixture f;
@@ -190,8 +288,13 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_ledger_outlives_a_restart_with_its_place),
 		cmocka_unit_test(cursors_are_listed_as_they_are_now),
+		cmocka_unit_test(each_exporter_has_its_own_place),
+		cmocka_unit_test(the_place_of_a_new_exporter_is_saved_at_once),
+		cmocka_unit_test(an_exporter_that_comes_back_has_what_it_noted_last),
 		cmocka_unit_test(a_place_of_an_older_version_is_read),
 		cmocka_unit_test(a_store_keeps_what_an_exporter_has_not_got),
+		cmocka_unit_test(the_slowest_exporter_decides_what_stays),
+		cmocka_unit_test(a_block_that_is_half_delivered_stays),
 		cmocka_unit_test(an_exporter_that_is_gone_holds_nothing),
 		cmocka_unit_test(without_being_told_the_oldest_go),
 		cmocka_unit_test(losses_add_up_over_restarts),

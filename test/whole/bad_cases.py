@@ -255,6 +255,7 @@ GRPC_THROTTLES = [
 GRPC_ANSWERS = [
     _grpc("no_status", g.no_status, ANY, ambiguous=True, requests=25),
     _grpc("no_status_no_message", g.no_status_no_message, ANY, ambiguous=True, requests=25),
+    _grpc("no_status_now_and_then", h.flapping(g.no_status_not_taken), FLAPS, "without a grpc-status"),
     _grpc("no_message", g.ok_without_a_message, "grpc_internal", "can be read"),
     _grpc("two_messages", g.two_messages, "grpc_internal", "can be read"),
     _grpc("cut_message", g.cut_message, "grpc_internal", "can be read"),
@@ -272,6 +273,7 @@ GRPC_ANSWERS = [
 
 GRPC_STREAMS = [
     _grpc("reset_7", g.resets(7), WAITS, ".", requests=150),  # REFUSED_STREAM: curl itself tries six times
+    _grpc("reset_7_now_and_then", h.flapping(g.resets(7)), FLAPS),
     *[_grpc(f"reset_{c}", g.resets(c), WAITS, ".") for c in (8, 11)],
     *[_grpc(f"reset_{c}", g.resets(c, taken=True), ANY, ".", ambiguous=True) for c in (0, 1, 2)],
     _grpc("reset_instead_of_trailers", g.resets_after_status(2), ANY, ".", ambiguous=True),

@@ -153,6 +153,34 @@ def test_spans_wait_over_a_restart(daemon):
         assert_ledger(again, NAME, waiting=50)
 
 
+def log_events(sink: OtlpSink) -> list:
+    return [
+        event
+        for request in sink.accepted()
+        if request.path == "/v1/logs"
+        for resource in request.message.resource_logs
+        for scope in resource.scope_logs
+        for event in scope.log_records
+    ]
+
+
+def test_each_signal_goes_on_at_its_own_place_after_a_restart(daemon, sink):
+    """Two spans a request, and one log event."""
+    config = exporting(sink, signals=["traces", "logs"])
+    for lives in (1, 2):
+        d = daemon(config)
+        with d.agent() as agent:
+            for _ in range(20):
+                root = agent.start(kind="agent", name="r")
+                agent.end(agent.start(kind="tool", name="t", parent=root))
+                agent.end(root)
+            agent.bye()
+        sink.wait(lambda s: len(s.spans()) >= 40 * lives and len(log_events(s)) >= 20 * lives)
+        assert d.stop() == 0
+        assert_exactly_once(sink, 40 * lives)
+        assert len({event.trace_id for event in log_events(sink)}) == len(log_events(sink)) == 20 * lives
+
+
 def test_nothing_acknowledged_is_missing_after_kills(daemon):
     """At least once: what was flushed arrives, whenever the daemon was killed."""
     sent = 0
