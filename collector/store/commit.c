@@ -375,6 +375,7 @@ static void await_work(struct store *s)
 static void work(struct store *s, struct batch *none)
 {
 	struct batch *b = s->batch;
+	bool asked = s->noted_ns != 0;
 
 	notes_take(s);
 	pthread_mutex_unlock(&s->lock);
@@ -382,7 +383,7 @@ static void work(struct store *s, struct batch *none)
 	pthread_mutex_lock(&s->lock);
 	if (rc == 0)
 		notes_written(s);
-	else if (s->noted_ns)
+	else if (asked || s->noted_ns)
 		s->noted_ns = clock_mono_ns(); // try again later
 	if (rc != 0 && s->expiry_ns)
 		s->expiry_ns = clock_mono_ns() + EXPIRY_PAUSE_S * NS_PER_S;

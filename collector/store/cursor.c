@@ -43,6 +43,7 @@ static void ask_for_commit(struct store *s)
 void notes_take(struct store *s)
 {
 	s->writing_count = 0;
+	s->noted_ns = 0; // what is noted from now on asks anew
 	for (unsigned i = 0; i < STORE_LOGS; i++)
 		s->keep_from[i] = UINT64_MAX;
 	for (unsigned i = 0; i < s->note_count; i++) {
@@ -56,14 +57,11 @@ void notes_take(struct store *s)
 
 void notes_written(struct store *s)
 {
-	s->noted_ns = 0;
 	for (unsigned i = 0; i < s->writing_count; i++) {
 		const struct note *written = &s->writing[i];
 		struct note *n = find_note(s, written->name);
 		if (memcmp(&n->cursor, &written->cursor, sizeof(n->cursor)) == 0)
-			n->pending = false;
-		else // it moved on meanwhile
-			s->noted_ns = clock_mono_ns();
+			n->pending = false; // else it moved on meanwhile
 	}
 }
 

@@ -76,7 +76,7 @@ struct store {
 	bool stopping;
 	struct note notes[CAP_CURSORS];
 	unsigned note_count;
-	uint64_t noted_ns; // monotonic, of the oldest pending note; 0: none
+	uint64_t noted_ns; // monotonic, of the oldest note that no commit took; 0: none
 	// the worker's own
 	struct note writing[CAP_CURSORS];
 	unsigned writing_count;

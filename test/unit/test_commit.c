@@ -366,6 +366,38 @@ static void a_cursor_goes_with_the_next_batch(void **state)
 	fixture_deinit(&f);
 }
 
+/* What the worker does around a commit, and a note in the midst of it; seq 0: none. */
+static void commit_notes(struct fixture *f, uint64_t seq)
+{
+	pthread_mutex_lock(&f->store->lock);
+	notes_take(f->store);
+	pthread_mutex_unlock(&f->store->lock);
+	if (seq)
+		note_cursor(f, "tempo", seq);
+	pthread_mutex_lock(&f->store->lock);
+	notes_written(f->store);
+	pthread_mutex_unlock(&f->store->lock);
+}
+
+static void a_cursor_noted_during_a_commit_waits_for_the_next(void **state)
+{
+	struct fixture f;
+
+	for (unsigned earlier = 0; earlier < 2; earlier++) {
+		fixture_init(&f);
+		assert_int_equal(store_open(&f.store, &f.options, &f.quarantine), 0); // no worker
+		open_cursor(&f, "tempo", false);
+		if (!earlier)
+			commit_notes(&f, 0); // there is nothing to be written, then
+		commit_notes(&f, 7);
+		assert_true(is_pending(&f));
+		store_close(f.store);
+		assert_int_equal(fixture_open(&f), 0);
+		assert_int_equal(open_cursor(&f, "tempo", false), 7);
+		fixture_deinit(&f);
+	}
+}
+
 static void a_cursor_whose_commit_failed_is_not_forgotten(void **state)
 {
 	struct fixture f;
@@ -401,6 +433,7 @@ int main(void)
 		cmocka_unit_test(a_batch_larger_than_the_store_is_too_big_for_ever),
 		cmocka_unit_test(a_cursor_alone_is_written_soon),
 		cmocka_unit_test(a_cursor_goes_with_the_next_batch),
+		cmocka_unit_test(a_cursor_noted_during_a_commit_waits_for_the_next),
 		cmocka_unit_test(a_cursor_whose_commit_failed_is_not_forgotten),
 	};
 
