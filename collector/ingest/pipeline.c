@@ -306,7 +306,6 @@ static void drop_batch(struct pipeline *p, unsigned which)
 	batch_clear(b);
 	runs_dropped(p->runs);
 	p->waiters[0].count = p->waiters[1].count = 0;
-	set_reason(p, 0);
 	p->o.dropped(p->o.ctx); // and no later flush may be taken to cover it
 }
 
@@ -327,7 +326,7 @@ static void on_committed(uv_async_t *async)
 
 	if (!p->committing)
 		return;
-	set_reason(p, p->result);
+	set_reason(p, p->result == -E2BIG ? 0 : p->result);
 	if (p->result == -E2BIG) {
 		drop_batch(p, committed);
 	} else if (p->result == -EIO) {

@@ -330,6 +330,25 @@ def test_a_full_map_with_a_dead_exporter_holds_nobody_up(daemon):
         assert slowest < 2
 
 
+def test_a_span_that_the_store_can_not_hold_is_dropped_and_counted(daemon):
+    """Nobody is told that it is durable."""
+    large = {"ingest": {"max_frame": "64MiB"}, "capture": {"max_value": "16MiB"}}
+    running = daemon({**SMALL, **large})
+    with running.agent() as agent:
+        agent.end(agent.start(kind="agent"), output="x" * (16 << 20))
+        with pytest.raises(ConnectionError):
+            agent.flush()
+    running.wait_for_line("1 spans were dropped")
+    assert "held back" not in running.log
+    with running.agent() as agent:
+        agent.runs(3)
+        agent.flush()
+    metrics = assert_ledger(running)
+    assert metrics("sidelight_spans_dropped_total") == 1
+    assert metrics("sidelight_spans_stored_total") == 3
+    assert running.get("/readyz")[0] == 200
+
+
 def flip(path: str, nth: int) -> None:
     """One bit of the nth block of spans that is found in the file."""
     with open(path, "r+b") as file:
