@@ -172,6 +172,25 @@ static void a_newer_format_is_left_alone(void **state)
 	fixture_deinit(&f);
 }
 
+/* LMDB's own version stands behind its page's header and magic, on both meta pages. */
+static void a_file_of_a_newer_lmdb_is_left_alone(void **state)
+{
+	static uint8_t before[64 * KIB], after[64 * KIB];
+	struct fixture f;
+
+	fixture_init(&f);
+	assert_int_equal(fixture_open(&f), 0);
+	fixture_close(&f);
+	size_t n = read_file(&f, "data.mdb", before, sizeof(before));
+	before[20]++;
+	before[4096 + 20]++;
+	write_file(&f, "data.mdb", before, n);
+	assert_int_equal(fixture_open(&f), ERR_VERSION);
+	assert_int_equal(read_file(&f, "data.mdb", after, sizeof(after)), n);
+	assert_memory_equal(before, after, n);
+	fixture_deinit(&f);
+}
+
 static void a_corrupt_file_is_kept_and_its_name_told(void **state)
 {
 	static uint8_t junk[3 * 4096];
@@ -329,6 +348,7 @@ int main(void)
 		cmocka_unit_test(a_foreign_file_is_left_alone),
 		cmocka_unit_test(another_program_s_lmdb_is_foreign),
 		cmocka_unit_test(a_newer_format_is_left_alone),
+		cmocka_unit_test(a_file_of_a_newer_lmdb_is_left_alone),
 		cmocka_unit_test(a_corrupt_file_is_kept_and_its_name_told),
 		cmocka_unit_test(a_corrupt_file_replaces_none_before_it),
 		cmocka_unit_test(a_read_only_disk_says_so),

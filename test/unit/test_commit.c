@@ -275,6 +275,33 @@ static void open_runs_that_fill_the_store_can_still_end(void **state)
 	fixture_deinit(&f);
 }
 
+/* However finely it is filled up: what deletes need is never taken. */
+static void open_runs_never_take_the_reserve(void **state)
+{
+	static const size_t sizes[] = {MIB, 64 * KIB, 4 * KIB, 100};
+	struct fixture f;
+	uint32_t n = 0;
+
+	fixture_init(&f);
+	assert_int_equal(fixture_open(&f), 0);
+	for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		do
+			put_open(&f, n++, sizes[i]);
+		while (fixture_commit(&f) == 0);
+		assert_int_equal(f.error, -ENOSPC);
+		assert_true(stat_get(&f.stats->store_bytes) <= f.options.bytes * 95 / 100);
+		batch_clear(&f.batch);
+	}
+	for (uint32_t i = 0; i < n; i++) {
+		struct run_id id = {{0xff}};
+		memcpy(id.b + 4, &i, sizeof(i));
+		assert_int_equal(batch_delete_open(&f.batch, &id), 0);
+		assert_int_equal(fixture_commit(&f), 0);
+	}
+	assert_within_quota(&f);
+	fixture_deinit(&f);
+}
+
 static void a_refused_batch_may_be_handed_over_again(void **state)
 {
 	struct fixture f;
@@ -429,6 +456,7 @@ int main(void)
 		cmocka_unit_test(the_worker_removes_what_is_too_old_by_itself),
 		cmocka_unit_test(a_slow_exporter_learns_how_many_it_lost),
 		cmocka_unit_test(open_runs_that_fill_the_store_can_still_end),
+		cmocka_unit_test(open_runs_never_take_the_reserve),
 		cmocka_unit_test(a_refused_batch_may_be_handed_over_again),
 		cmocka_unit_test(a_batch_larger_than_the_store_is_too_big_for_ever),
 		cmocka_unit_test(a_cursor_alone_is_written_soon),
