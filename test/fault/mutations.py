@@ -40,6 +40,7 @@ FLUSH = "whole/test_ingest.py::test_a_flush_is_answered_after_a_commit_and_not_b
 FULL_DISK = (
     "fault/test_storage.py::test_a_disk_that_refuses_is_waited_out"
     " whole/test_lifecycle.py::test_a_disk_that_fills_up_holds_events_back_and_loses_none"
+    " whole/test_lifecycle.py::test_what_was_acknowledged_survives_a_kill_on_a_full_disk"
 )
 FAILED_SYNC = "fault/test_storage.py::test_a_failed_sync_ends_it_and_loses_nothing"
 POWER = "fault/test_power.py::test_what_was_acknowledged_survives_a_power_cut"
@@ -49,6 +50,10 @@ RECOVERY = "whole/test_recovery.py"
 FULL_STORE = "whole/test_when_full.py"
 RELOAD = "whole/test_reload.py"
 BAD_BACKENDS = "whole/test_bad_backends.py"
+UNSURE = f"{BAD_BACKENDS}::test_bad_backend[grpc_no_status_now_and_then]"
+REWOUND = f"{BAD_BACKENDS}::test_bad_backend[grpc_reset_7_now_and_then]"
+REDIRECTS = f"{BAD_BACKENDS}::test_bad_backend[redirect_307]"
+FLOODS = f"{BAD_BACKENDS}::test_endless_answers_cost_little_memory"
 DAMAGE = "store_damage fault/test_storage.py::test_a_corrupt_block_is_passed_over_and_counted"
 
 STORE = [
@@ -93,11 +98,19 @@ STORE = [
         "block",
     ),
     Mutation(
-        "newer-file-taken",
+        "newer-lmdb-set-aside",
         "store/verify.c",
         "if (newer == 2) return NEWER;",
         "",
-        "a file of a version to come is set aside as corrupt",
+        "a file of an LMDB to come is set aside as corrupt",
+        "store_disk",
+    ),
+    Mutation(
+        "newer-format-taken",
+        "store/verify.c",
+        "return format > STORE_FORMAT ? NEWER : SOUND;",
+        "return SOUND;",
+        "a daemon writes into a store of a version to come",
         "store_disk fault/test_storage.py::test_a_newer_store_is_refused_and_left_alone",
     ),
     Mutation(
@@ -123,6 +136,22 @@ STORE = [
         "rc = lock_whole(fd, F_OFD_GETLK, &l);",
         "two daemons write one store",
         "store_disk whole/test_ingest.py::test_a_second_daemon_is_refused_and_the_first_undisturbed",
+    ),
+    Mutation(
+        "no-room-of-its-own",
+        "store/store.c",
+        "s->preallocated = fallocate(fd, 0, 0, (off_t)bytes) == 0;",
+        "s->preallocated = true;",
+        "others may fill the disk that the store was promised",
+        "store_disk fault/test_storage.py::test_a_store_that_has_its_room_does_not_mind_a_full_disk",
+    ),
+    Mutation(
+        "readers-table-with-holes",
+        "store/store.c",
+        "int rc = o->read_only ? 0 : reserve_readers(o->dir);",
+        "int rc = 0; (void)reserve_readers;",
+        "a disk that is full at the start is a SIGBUS",
+        "store_disk whole/test_lifecycle.py::test_a_disk_that_is_full_at_the_start_is_refused_in_words",
     ),
     Mutation(
         "numbers-used-twice",
@@ -256,10 +285,26 @@ STORE = [
     Mutation(
         "cursor-lost-with-a-failed-commit",
         "store/commit.c",
-        "if (rc == 0) notes_written(s); else if (s->noted_ns)",
-        "notes_written(s); if (s->noted_ns)",
+        "if (rc == 0) notes_written(s); else if",
+        "notes_written(s); if",
         "a cursor whose commit failed is taken for durable",
         "commit cursor",
+    ),
+    Mutation(
+        "note-during-a-commit-forgotten",
+        "store/cursor.c",
+        "void notes_written(struct store *s) {",
+        "void notes_written(struct store *s) { s->noted_ns = 0;",
+        "a cursor that is noted during a commit waits for the next batch, should there be one",
+        "commit",
+    ),
+    Mutation(
+        "cursor-that-moved-on-lost",
+        "store/cursor.c",
+        "if (memcmp(&n->cursor, &written->cursor, sizeof(n->cursor)) == 0)",
+        "if (written)",
+        "a cursor that moved during a commit is taken for durable",
+        "commit",
     ),
     Mutation(
         "anothers-cursor",
@@ -313,7 +358,7 @@ STORE = [
         "losses-start-over",
         "store/losses.c",
         "ret[i] += s->lost_before[i];",
-        "",
+        "ret[i] += 0;",
         "a restart forgets what was lost before it",
         "cursor whole/test_check.py::test_what_was_lost_is_still_known_after_a_restart",
     ),
@@ -351,7 +396,7 @@ EXPORT = [
         'l->signal == SIGNAL_TRACES ? "%s" : "%s/%s", config->name, signal_word(l->signal)',
         '"%s", config->name',
         "an exporter's logs go by the cursor of its traces",
-        f"export whole/test_oracle.py::test_a_log_event_for_each_request {RESTART}",
+        "whole/test_export.py::test_each_signal_goes_on_at_its_own_place_after_a_restart",
     ),
     Mutation(
         "aborted-is-delivered",
@@ -360,6 +405,22 @@ EXPORT = [
         "",
         "a try that the end cut off counts as delivered",
         f"export {RESTART} whole/test_export.py::test_a_hanging_backend_holds_up_neither_another_one_nor_the_end",
+    ),
+    Mutation(
+        "damage-at-the-end-read-again",
+        "export/lane_records.c",
+        "if (l->range.next_seq > l->place.seq) move_to(l, l->range.next_seq, 0); return true;",
+        "return true;",
+        "what is damaged at the end of a chunk is counted as lost with each look at it",
+        "export",
+    ),
+    Mutation(
+        "no-time-at-the-end",
+        "export/exporter.c",
+        "wait_until(e, deadline_ns); cut_off(e);",
+        "(void)wait_until; cut_off(e);",
+        "SIGTERM keeps what is stored from a backend that is there",
+        "export whole/test_export.py::test_what_is_stored_goes_out_before_the_end",
     ),
     Mutation(
         "eviction-uncounted",
@@ -409,7 +470,7 @@ EXPORT = [
         "if (retry_after_ns > RETRY_AFTER_MAX_NS) retry_after_ns = RETRY_AFTER_MAX_NS;",
         "",
         "a server may keep us away for thirty years",
-        f"retry {BAD_BACKENDS}",
+        "retry",
     ),
     Mutation(
         "backoff-unbounded",
@@ -481,7 +542,7 @@ EXPORT = [
         "unsure && w->unsure >= UNSURE_TRIES ? OUTCOME_REFUSED : OUTCOME_RETRY",
         "unsure ? OUTCOME_REFUSED : OUTCOME_RETRY",
         "a stream that was cut off once is given up",
-        BAD_BACKENDS,
+        UNSURE,
     ),
     Mutation(
         "grpc-status-ignored",
@@ -505,7 +566,7 @@ EXPORT = [
         "curl_easy_setopt(c, CURLOPT_FOLLOWLOCATION, 0L);",
         "curl_easy_setopt(c, CURLOPT_FOLLOWLOCATION, 1L);",
         "spans and credentials go wherever a backend points",
-        BAD_BACKENDS,
+        REDIRECTS,
     ),
     Mutation(
         "answer-unbounded",
@@ -513,7 +574,7 @@ EXPORT = [
         "buf_init(&t->answer, CAP_EXPORT_RESPONSE);",
         "buf_init(&t->answer, (size_t)CAP_EXPORT_RESPONSE * 1024);",
         "a backend may fill our memory",
-        BAD_BACKENDS,
+        FLOODS,
     ),
     Mutation(
         "half-sent-after-reconnect",
@@ -521,7 +582,7 @@ EXPORT = [
         "t->given = (size_t)offset; return CURL_SEEKFUNC_OK;",
         "return CURL_SEEKFUNC_OK;",
         "a request that goes out again on a new connection is not whole",
-        f"export whole/test_export.py::test_a_backend_that_is_down_is_waited_for {BAD_BACKENDS}",
+        REWOUND,
     ),
     Mutation(
         "refused-starts-uncounted",
@@ -580,7 +641,7 @@ INGEST = [
         "stat_add(&p->o.stats->spans_dropped, b->spans.count);",
         "",
         "spans that can never be stored are not counted",
-        "fault/test_storage.py",
+        "fault/test_storage.py::test_a_span_that_the_store_can_not_hold_is_dropped_and_counted",
     ),
     Mutation(
         "nothing-drained-at-the-end",
@@ -589,6 +650,14 @@ INGEST = [
         "while (!is_drained(p) && !over && p->committing) {",
         "what was received before SIGTERM is not stored",
         f"{RECOVERY}",
+    ),
+    Mutation(
+        "unread-bytes-at-the-end",
+        "ingest/conn.c",
+        "while (catch_up(c)) { if (pipeline_is_full",
+        "while (catch_up(c) && false) { if (pipeline_is_full",
+        "what agents wrote before SIGTERM is not read",
+        RECOVERY,
     ),
     Mutation(
         "held-bytes-forgotten",
