@@ -536,6 +536,20 @@ static void stopping_does_not_wait_for_a_backend_that_is_down(void **state)
 	assert_ledger(0, 0, 0, 0);
 }
 
+/* Else they are sent again after the next start. */
+static void what_went_before_a_backend_went_down_is_settled(void **state)
+{
+	script(0, (struct outcome_report){.outcome = OUTCOME_DELIVERED, .taken = 5});
+	for (int i = 1; i < MAX_SCRIPT; i++)
+		script(0, (struct outcome_report){.outcome = OUTCOME_RETRY, .message = "down"});
+	add_spans(10);
+	start();
+	wait_until(&sinks[0].tries, 2);
+	stop(60 * NS_PER_S);
+	assert_int_equal(store.cursors[0], 6);
+	assert_ledger(0, 5, 0, 0);
+}
+
 static void a_server_that_asked_us_to_stay_away_gets_no_last_try(void **state)
 {
 	script(0, (struct outcome_report){.outcome = OUTCOME_RETRY,
@@ -650,6 +664,7 @@ int main(void)
 		test(stopping_delivers_what_is_stored),
 		test(stopping_ends_a_hanging_try_after_the_grace),
 		test(stopping_does_not_wait_for_a_backend_that_is_down),
+		test(what_went_before_a_backend_went_down_is_settled),
 		test(a_server_that_asked_us_to_stay_away_gets_no_last_try),
 		test(a_hanging_exporter_holds_up_no_other),
 	};
