@@ -300,14 +300,14 @@ static void turn_away(struct conn *c)
 	uv_close((uv_handle_t *)&c->pipe, on_handle_closed);
 }
 
-void conn_accept(struct ingest *in)
+bool conn_accept(struct ingest *in)
 {
 	struct event nothing = {.type = EVENT_HELLO};
 	struct conn *c = calloc(1, sizeof(*c));
 	uv_os_fd_t fd;
 
 	if (!c)
-		return;
+		return false;
 	c->in = in;
 	c->handles = 2;
 	frames_init(&c->frames, in->o.config->max_frame);
@@ -318,7 +318,7 @@ void conn_accept(struct ingest *in)
 	int rc = uv_accept((uv_stream_t *)&in->listener, (uv_stream_t *)&c->pipe);
 	if (rc == 0 && in->open >= in->o.config->max_connections) {
 		turn_away(c);
-		return;
+		return true;
 	}
 	if (rc == 0 && uv_fileno((uv_handle_t *)&c->pipe, &fd) == 0) {
 		c->peer = peer_of(fd);
@@ -327,7 +327,7 @@ void conn_accept(struct ingest *in)
 	if (!c->source) {
 		close_timer(c);
 		uv_close((uv_handle_t *)&c->pipe, on_handle_closed);
-		return;
+		return true;
 	}
 	in->open++;
 	stat_add(&in->o.stats->connections_accepted, 1);
@@ -336,4 +336,5 @@ void conn_accept(struct ingest *in)
 	c->cgroup = cgroups_join(in->cgroups, c->peer.pid, &c->kills_before);
 	orphans_note(c, false);
 	conn_read(c);
+	return true;
 }

@@ -71,7 +71,7 @@ struct ingest {
 	struct door door;
 	struct cgroups *cgroups; // NULL: no memory for them
 	uv_pipe_t listener;
-	uv_timer_t rest, orphans;
+	uv_timer_t rest, orphans, again;
 	struct list_node all, resting, watchers;
 	struct list_node ended; // connections whose runs are to be judged
 	unsigned open;          // connections
@@ -91,8 +91,8 @@ void ingest_rest(struct ingest *in);
 /** Stops all reading until the store has caught up. */
 void ingest_pause(struct ingest *in);
 
-/** Takes over an accepted connection. */
-void conn_accept(struct ingest *in);
+/** Takes over the connection that waits. False: there is no memory for it, and it waits on. */
+MUST_CHECK bool conn_accept(struct ingest *in);
 
 /** Reads on, unless it rests or the store lags. */
 void conn_read(struct conn *c);

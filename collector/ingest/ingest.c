@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "ingest/conn.h"
 
-enum { SPARE_FILES = 64, STOP_GRACE_MS = 5000 };
+enum { SPARE_FILES = 64, STOP_GRACE_MS = 5000, ACCEPT_AGAIN_MS = 100 };
 
 /* --- rest --- */
 
@@ -91,12 +91,26 @@ static void on_failed(void *ctx)
 
 /* --- start and stop --- */
 
+static void on_again(uv_timer_t *timer);
+
+/* libuv tells of nobody else before this one is accepted. */
+static void let_in(struct ingest *in)
+{
+	if (!conn_accept(in))
+		uv_timer_start(&in->again, on_again, ACCEPT_AGAIN_MS, 0);
+}
+
+static void on_again(uv_timer_t *timer)
+{
+	let_in(timer->data);
+}
+
 static void on_connection(uv_stream_t *listener, int status)
 {
 	if (status < 0)
 		log_warn("a connection could not be accepted: %s", uv_strerror(status));
 	else
-		conn_accept(listener->data);
+		let_in(listener->data);
 }
 
 static void raise_file_limit(unsigned connections)
@@ -126,7 +140,8 @@ static void init(struct ingest *in, const struct ingest_options *options)
 	uv_pipe_init(options->loop, &in->listener, 0);
 	uv_timer_init(options->loop, &in->rest);
 	uv_timer_init(options->loop, &in->orphans);
-	in->listener.data = in->rest.data = in->orphans.data = in;
+	uv_timer_init(options->loop, &in->again);
+	in->listener.data = in->rest.data = in->orphans.data = in->again.data = in;
 }
 
 static int start_pipeline(struct ingest *in)
@@ -162,11 +177,11 @@ void ingest_free(struct ingest *in)
 	if (in->pipeline)
 		pipeline_free(in->pipeline);
 	uv_handle_t *handles[] = {(uv_handle_t *)&in->listener, (uv_handle_t *)&in->rest,
-	                          (uv_handle_t *)&in->orphans};
+	                          (uv_handle_t *)&in->orphans, (uv_handle_t *)&in->again};
 
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 4; i++)
 		uv_close(handles[i], on_closed);
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 4; i++)
 		while (handles[i]->data)
 			uv_run(in->o.loop, UV_RUN_ONCE);
 	cgroups_free(in->cgroups);
@@ -284,6 +299,7 @@ void ingest_stop(struct ingest *in)
 	door_remove(&in->door);
 	orphans_stop(in);
 	uv_timer_stop(&in->rest);
+	uv_timer_stop(&in->again);
 	ingest_pause(in);
 	accept_waiting(in);
 	drain(in);

@@ -170,11 +170,14 @@ class Bench:
             time.sleep(0.004)
         raise AssertionError("neither ready nor ended")
 
-    def run(self, place: int = 0, many: int = 1) -> Result:
+    def _reset(self, place: int, many: int) -> None:
         shutil.rmtree(self.data, ignore_errors=True)
         subprocess.run(["cp", "-r", "--sparse=always", self.template, self.data], check=True)
         self.sink.requests.clear()
         self.faults.reset(place, many=many)
+
+    def run(self, place: int = 0, many: int = 1) -> Result:
+        self._reset(place, many)
         result = Result()
         with self._daemon(self.faults.env) as process:
             address = self._wait_until_ready(process)
@@ -188,6 +191,26 @@ class Bench:
         result.log = self.log.read_text(errors="replace")
         result.stored = self._read_store()
         return result
+
+    def flush_and_kill(self, place: int = 0) -> tuple[set[int], bool, list[bytes]]:
+        """A large start, a small one and a flush, in one commit; then a kill. At which places memory was
+        asked for meanwhile; whether the flush, and nothing else, was answered; what the next life lacks."""
+        self._reset(place, 1)
+        runs = [uuid.uuid4().bytes, uuid.uuid4().bytes]
+        starts = [[1, run, time.time_ns(), 1, {"kind": "agent", "input": "x"}] for run in runs]
+        starts[0][-1]["input"] = "x" * 1_500_000
+        with self._daemon(self.faults.env) as process:
+            assert self._wait_until_ready(process)
+            before, answer = set(self.faults.places()), None
+            with contextlib.suppress(ConnectionError), Agent(str(self.socket)) as agent:
+                agent.send(*starts, [4, 1])
+                answer = agent.receive()
+                process.kill()
+            places = set(self.faults.places()) - before
+        with self._daemon({}) as process:
+            address = self._wait_until_ready(process)
+            lacking = [run for run in runs if not self._get(address, f"/api/traces/{run.hex()}")]
+        return places, answer == [5, 1], lacking
 
     def _read_store(self) -> set:
         command = [os.environ["SIDELIGHT"], "dump", "--spans", "--data", str(self.data)]
@@ -312,3 +335,21 @@ def test_an_allocation_fails_at_every_place(plain_sidelightd, tmp_path):
     print(f"{bench.faults.allocations} allocations at {len(places)} places: {len(tried)} tried,"
           f" {reached} failed, {stopped} of them ended the start; {collections.Counter(theirs)}")
     assert not wrong, json.dumps(wrong, indent=1)
+
+
+def test_a_flush_waits_for_starts_that_found_no_memory(plain_sidelightd, tmp_path):
+    """What is acknowledged is durable, and not only once the daemon ends in peace. All are let in."""
+    with OtlpSink() as sink:
+        bench = Bench(tmp_path, plain_sidelightd, sink)
+        places, is_acknowledged, lacking = bench.flush_and_kill()
+        assert is_acknowledged and not lacking
+        reached, acknowledged, wrong = 0, 0, []
+        for place in sorted(places):
+            _, is_acknowledged, lacking = bench.flush_and_kill(place)
+            reached += bench.faults.failed > 0
+            acknowledged += is_acknowledged
+            if is_acknowledged and lacking:
+                wrong.append(" < ".join(bench.faults.paths()[0][:6]))
+    print(f"{len(places)} places: {reached} failed, {acknowledged} flushes acknowledged")
+    assert not wrong, wrong
+    assert reached > 0 < acknowledged
