@@ -625,7 +625,7 @@ INGEST = [
         "if (!all) put_off_waiters(p);",
         "",
         "a flush is answered by a commit that not all of it went into",
-        "whole/test_crowds.py::test_a_flush_covers_starts_that_need_many_commits",
+        "fault/test_alloc.py::test_a_flush_waits_for_starts_that_found_no_memory",
     ),
     Mutation(
         "unsealed-starts",
