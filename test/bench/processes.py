@@ -107,8 +107,8 @@ class Peak(threading.Thread):
 
 
 class Sink(Process):
-    def __init__(self, programs: Path, folder: Path):
-        counts = folder / "sink-counts"
+    def __init__(self, programs: Path, folder: Path, number: int = 0):
+        counts = folder / f"sink-{number}"
         super().__init__([programs / "sink", counts], stdout=subprocess.PIPE, text=True)
         self.port = int(self.child.stdout.readline().split("=")[1])
         with open(counts, "r+b") as file:
@@ -122,17 +122,21 @@ class Sink(Process):
         return self.counts()[2]
 
 
+def otlp(name: str, port: int, compression: str = "none", start: str = "end") -> str:
+    """An exporter, as the configuration has it."""
+    return (f"{{type: otlp, name: {name}, endpoint: 'http://127.0.0.1:{port}', "
+            f"compression: {compression}, from: {start}}}")
+
+
 class Daemon(Process):
     """The collector on a folder of its own, ready to serve."""
 
     def __init__(self, build: Path, folder: Path, sink: Sink | None = None, size: str = "256MiB",
-                 env: dict | None = None):
-        lines = ["store: {size: %s}" % size]
-        if sink:
-            lines += ["exporters:",
-                      "  - {type: otlp, name: sink, endpoint: 'http://127.0.0.1:%d'}" % sink.port]
+                 env: dict | None = None, exporters: list | None = None):
+        if exporters is None:
+            exporters = [otlp("sink", sink.port)] if sink else []
         config = folder / "sidelight.yaml"
-        config.write_text("\n".join(lines) + "\n")
+        config.write_text("store: {size: %s}\nexporters: [%s]\n" % (size, ", ".join(exporters)))
         self.socket = folder / "s.sock"
         self.api = folder / "s-api.sock"
         self._log = open(folder / "daemon.log", "w+", encoding="utf-8")
@@ -158,6 +162,11 @@ class Daemon(Process):
         found = re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.M)
         return sum(float(v) for v in found)
 
+    def held(self) -> int:
+        """Spans in the store."""
+        return int(self.metric("sidelight_spans_stored_total")
+                   - self.metric("sidelight_store_spans_evicted_total"))
+
     def get(self, path: str) -> tuple:
         connection = UnixHTTP(str(self.api))
         try:
@@ -166,6 +175,58 @@ class Daemon(Process):
             return answer.status, answer.read()
         finally:
             connection.close()
+
+
+PEER_CONFIG = """\
+receivers: {otlp: {protocols: {http: {endpoint: "127.0.0.1:%d"}}}}
+exporters:
+%s
+service:
+  telemetry: {metrics: {level: none}, logs: {level: error}}
+  pipelines: {traces: {receivers: [otlp], exporters: [%s]}}
+"""
+PEER_EXPORTER = """\
+  otlp_http/%d:
+    endpoint: "http://127.0.0.1:%d"
+    compression: %s
+    sending_queue: {batch: {flush_timeout: 200ms, min_size: 512, max_size: 8192}}
+"""
+
+
+class Collector(Process):
+    """An OpenTelemetry Collector that sends what it gets to each of the sinks, from its memory."""
+
+    def __init__(self, folder: Path, sinks: list, compression: str = "none"):
+        exporters = "".join(PEER_EXPORTER % (i, s.port, compression) for i, s in enumerate(sinks))
+        names = ", ".join(f"otlp_http/{i}" for i in range(len(sinks)))
+        self.port = free_port()
+        config = folder / "collector.yaml"
+        config.write_text(PEER_CONFIG % (self.port, exporters, names))
+        log = folder / "collector.log"
+        with open(log, "w", encoding="utf-8") as out:
+            super().__init__([collector_program(), "--config", f"file:{config}"], stdout=out,
+                             stderr=out)
+        try:
+            wait_until(self._answers, "the Collector's port", 30, 0.05)
+        except TimeoutError as error:
+            self.stop()
+            raise RuntimeError(f"{error}:\n{log.read_text()}") from None
+
+    def _answers(self) -> bool:
+        with socket.socket() as s:
+            return s.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+def collector_program() -> str | None:
+    """OTELCOL, or what tools/setup --tests has built; None: there is none."""
+    built = Path(__file__).resolve().parents[2] / "build-peers/collector"
+    return os.environ.get("OTELCOL") or (str(built) if built.exists() else None)
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
 
 
 class UnixHTTP(HTTPConnection):
@@ -189,6 +250,17 @@ def load(programs: Path, path: Path, events: int, connections: int = 1, *more) -
 
 def parse(line: str) -> dict:
     return {key: float(value) for key, value in (pair.split("=") for pair in line.split())}
+
+
+def settle(sink: Sink, spans: int) -> float:
+    """When the last span came to the sink: all of them, or none for 5 s."""
+    have, since = sink.spans(), time.monotonic()
+    while have < spans and time.monotonic() < since + 5:
+        time.sleep(0.002)
+        now = sink.spans()
+        if now != have:
+            have, since = now, time.monotonic()
+    return since
 
 
 class Folder(tempfile.TemporaryDirectory):

@@ -4,8 +4,9 @@
     test/bench/run.py [--build DIR] [--events N] [--json] [ROW ...]
 
 Without --build, a release build is made in build-bench. Rows: load-1, load-8, rate, idle, mallocs,
-latency, stored, start, peer (with OTELCOL set to the binary of an OpenTelemetry Collector); all of them
-without a name. docs/performance.md says what each one measures.
+latency, flush, stored, start, export, exporters, backlog, peer; all of them without a name. export and peer
+also measure the OpenTelemetry Collector that tools/setup --tests builds, or that of OTELCOL.
+docs/performance.md says what each row measures.
 Needs the standard library only.
 """
 
@@ -23,7 +24,10 @@ import sys
 import time
 from pathlib import Path
 
-from processes import Daemon, Folder, Peak, Process, Sink, load, parse, wait_until
+from export_rows import row_backlog, row_export, row_exporters, row_flush
+from frames import frame
+from processes import (Collector, Daemon, Folder, Peak, Sink, collector_program, load, parse,
+                       settle, wait_until)
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1024  # in the KiB of /proc
@@ -102,17 +106,6 @@ def under_load(bench: Bench, daemon: Daemon, sink: Sink, connections: int) -> di
         "delivered": 2 * sink.spans() / (last - sent["start_ns"] / 1e9),
         "missing": f" ({missing:,} spans evicted before)" if missing else "",
     }
-
-
-def settle(sink: Sink, spans: int) -> float:
-    """When the last span came to the sink: all of them, or none for 5 s."""
-    have, since = sink.spans(), time.monotonic()
-    while have < spans and time.monotonic() < since + 5:
-        time.sleep(0.002)
-        now = sink.spans()
-        if now != have:
-            have, since = now, time.monotonic()
-    return since
 
 
 # --- at rest and nearly so ----------------------------------------------------------------------
@@ -197,25 +190,6 @@ def allocations(path: Path) -> dict:
 # --- what a person waits for ----------------------------------------------------------------------
 
 
-def pack(value) -> bytes:
-    """The little of msgpack that a start and an end need."""
-    if isinstance(value, bytes):
-        return b"\xc4" + struct.pack("B", len(value)) + value
-    if isinstance(value, str):
-        return struct.pack("B", 0xA0 | len(value)) + value.encode()
-    if isinstance(value, int):
-        return b"\xcf" + struct.pack(">Q", value)
-    if isinstance(value, dict):
-        body = b"".join(pack(k) + pack(v) for k, v in value.items())
-        return struct.pack("B", 0x80 | len(value)) + body
-    return struct.pack("B", 0x90 | len(value)) + b"".join(pack(v) for v in value)
-
-
-def frame(message: list) -> bytes:
-    body = pack(message)
-    return struct.pack(">I", len(body)) + body
-
-
 def row_latency(bench: Bench, samples: int = 40) -> None:
     took = []
     with Folder() as folder:
@@ -257,7 +231,7 @@ def row_stored(bench: Bench, spans: int = 1_000_000) -> None:
         daemon = Daemon(bench.build, folder, size="3GiB")
         try:
             load(bench.programs, daemon.socket, 2 * spans, 4, "--flush")
-            kept = held(daemon)
+            kept = daemon.held()
             first, last = look_up(bench, daemon, "last"), look_up(bench, daemon, newest(daemon))
             prefix = look_up(bench, daemon, newest(daemon)[:12])
         finally:
@@ -279,11 +253,6 @@ def row_start(bench: Bench, spans: int = 1_500_000) -> None:
     bench.add("start with a full store of 1 GiB", "<= 100 ms",
               f"{min(starts):.0f} ms, slowest {max(starts):.0f} ms of {len(starts)}",
               value=min(starts), file_bytes=sizes.st_size)
-
-
-def held(daemon: Daemon) -> int:
-    return int(daemon.metric("sidelight_spans_stored_total")
-               - daemon.metric("sidelight_store_spans_evicted_total"))
 
 
 def newest(daemon: Daemon) -> str:
@@ -309,48 +278,26 @@ def restart(bench: Bench, folder: Path) -> float:
 
 # --- a peer -------------------------------------------------------------------------------------
 
-PEER_CONFIG = """\
-receivers: {otlp: {protocols: {http: {endpoint: "127.0.0.1:%d"}}}}
-exporters:
-  otlphttp:
-    endpoint: "http://127.0.0.1:%d"
-    compression: none
-    sending_queue: {batch: {flush_timeout: 200ms, min_size: 512, max_size: 8192}}
-service:
-  telemetry: {metrics: {level: none}, logs: {level: error}}
-  pipelines: {traces: {receivers: [otlp], exporters: [otlphttp]}}
-"""
-
 
 def row_peer(bench: Bench) -> None:
     """The OpenTelemetry Collector, batching from its memory queue: nothing of it is durable."""
-    program = os.environ.get("OTELCOL")
-    if not program:
-        print("  peer: set OTELCOL to an OpenTelemetry Collector's binary", file=sys.stderr)
+    if not collector_program():
+        print("  peer: there is no OpenTelemetry Collector; set OTELCOL", file=sys.stderr)
         return
     for batch, spans in ((1, bench.events // 10), (512, bench.events)):
         with Folder() as folder:
             sink = Sink(bench.programs, folder)
-            port = free_port()
-            config = folder / "otelcol.yaml"
-            config.write_text(PEER_CONFIG % (port, sink.port))
-            log = open(folder / "log", "w", encoding="utf-8")
-            peer = Process([program, "--config", f"file:{config}"], stdout=log, stderr=log)
+            peer = Collector(folder, [sink])
             try:
-                measure_peer(bench, peer, sink, port, batch, spans)
-            except TimeoutError as error:
-                raise RuntimeError(f"{error}:\n{Path(log.name).read_text()}") from None
+                measure_peer(bench, peer, sink, batch, spans)
             finally:
                 peer.stop()
                 sink.stop()
-                log.close()
 
 
-def measure_peer(bench: Bench, peer: Process, sink: Sink, port: int, batch: int,
-                 spans: int) -> None:
-    wait_until(lambda: answers(port), "the peer's port", 30, 0.05)
+def measure_peer(bench: Bench, peer: Collector, sink: Sink, batch: int, spans: int) -> None:
     cpu = peer.cpu()
-    argv = [bench.programs / "otlp_load", port, "--spans", spans, "--batch", batch]
+    argv = [bench.programs / "otlp_load", peer.port, "--spans", spans, "--batch", batch]
     with Peak(peer) as peak:
         out = subprocess.run([str(a) for a in argv], stdout=subprocess.PIPE, text=True, check=True,
                              timeout=300).stdout
@@ -366,17 +313,6 @@ def measure_peer(bench: Bench, peer: Process, sink: Sink, port: int, batch: int,
               value=cpu)
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as s:
-        return s.connect_ex(("127.0.0.1", port)) == 0
-
-
 # --- the table ------------------------------------------------------------------------------------
 
 ROWS = {
@@ -386,8 +322,12 @@ ROWS = {
     "idle": row_idle,
     "mallocs": row_mallocs,
     "latency": row_latency,
+    "flush": row_flush,
     "stored": row_stored,
     "start": row_start,
+    "export": row_export,
+    "exporters": row_exporters,
+    "backlog": row_backlog,
     "peer": row_peer,
 }
 

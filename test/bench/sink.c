@@ -4,8 +4,9 @@
  *
  * Listens on a free port of 127.0.0.1, prints "port=N", answers each POST with an empty 200, and
  * keeps three 64-bit counts in the mapped file COUNTS for others to read at any time: requests,
- * body bytes, and spans. Bodies need a Content-Length; they are held whole, up to BODY_MAX, so
- * that their spans can be counted. Ends when it is told to by a signal.
+ * body bytes, and spans. Bodies need a Content-Length; they are held whole, up to BODY_MAX, and
+ * unpacked where they are gzip, so that their spans can be counted. Ends when it is told to by a
+ * signal.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,6 +22,8 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include <libdeflate.h>
 
 enum {
 	CONNECTIONS_MAX = 64,
@@ -46,6 +49,7 @@ struct conn {
 static struct pollfd fds[CONNECTIONS_MAX + 1];
 static struct conn conns[CONNECTIONS_MAX + 1];
 static struct counts *counts;
+static struct libdeflate_decompressor *unpacker;
 
 static void fail(const char *what)
 {
@@ -88,23 +92,32 @@ static void add(uint64_t *count, uint64_t n)
 	__atomic_fetch_add(count, n, __ATOMIC_RELAXED);
 }
 
-static void take_body(const char *body, size_t len)
+static uint64_t count_spans(const uint8_t *body, size_t len)
 {
 	static const uint8_t path[] = {RESOURCE_SPANS, SCOPE_SPANS, SPANS, 0};
-	const uint8_t *at = (const uint8_t *)body;
-	add(&counts->requests, 1);
-	add(&counts->bytes, len);
-	add(&counts->spans, count_fields(at, at + len, path));
+	return count_fields(body, body + len, path);
 }
 
-/* The value of Content-Length in a head that ends with an empty line; -1: none. */
-static long body_length(const char *head, const char *end)
+static void take_body(const char *body, size_t len, bool gzip)
+{
+	static uint8_t plain[BODY_MAX];
+	const uint8_t *bytes = (const uint8_t *)body;
+	add(&counts->requests, 1);
+	add(&counts->bytes, len);
+	if (gzip && libdeflate_gzip_decompress(unpacker, body, len, plain, sizeof(plain), &len))
+		return;
+	add(&counts->spans, count_spans(gzip ? plain : bytes, len));
+}
+
+/* A header's value in a head that ends with an empty line; NULL: it has none of that name. */
+static const char *header(const char *head, const char *end, const char *name)
 {
 	for (const char *line = head; line < end; line = strstr(line, "\r\n") + 2) {
-		if (strncasecmp(line, "Content-Length:", 15) == 0)
-			return strtol(line + 15, NULL, 10);
+		size_t len = strlen(name);
+		if (strncasecmp(line, name, len) == 0 && line[len] == ':')
+			return line + len + 1 + strspn(line + len + 1, " ");
 	}
-	return -1;
+	return NULL;
 }
 
 static bool reserve(struct conn *c, size_t cap)
@@ -128,14 +141,17 @@ static int serve_one(struct conn *c, int fd)
 	const char *end = memmem(c->bytes, c->len, "\r\n\r\n", 4);
 	if (!end)
 		return c->len < HEAD_MAX ? 0 : -1;
-	long length = body_length(c->bytes, end);
+	const char *header_length = header(c->bytes, end, "Content-Length");
+	const char *encoding = header(c->bytes, end, "Content-Encoding");
+	bool gzip = encoding && strncmp(encoding, "gzip", 4) == 0;
+	long length = header_length ? strtol(header_length, NULL, 10) : -1;
 	size_t head = (size_t)(end - c->bytes) + 4;
 	if (length < 0 || length > BODY_MAX || !reserve(c, head + (size_t)length + HEAD_MAX))
 		return -1;
 	size_t all = head + (size_t)length;
 	if (c->len < all)
 		return 0;
-	take_body(c->bytes + head, (size_t)length);
+	take_body(c->bytes + head, (size_t)length, gzip);
 	memmove(c->bytes, c->bytes + all, c->len - all);
 	c->len -= all;
 	if (send(fd, answer, sizeof(answer) - 1, MSG_NOSIGNAL) < 0)
@@ -208,6 +224,9 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	map_counts(argv[1]);
+	unpacker = libdeflate_alloc_decompressor();
+	if (!unpacker)
+		fail("libdeflate");
 	for (unsigned int i = 1; i <= CONNECTIONS_MAX; i++)
 		fds[i].fd = -1;
 	fds[0] = (struct pollfd){.fd = listen_anywhere(), .events = POLLIN};
