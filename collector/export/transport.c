@@ -14,9 +14,9 @@
 
 enum {
 	CONNECT_TIMEOUT_MS = 5000,
-	HEADERS_MAX = 64 * 1024, // of an answer, as far as they are kept
-	KEPT_BYTES = 64 * 1024,  // the answer's buffer at rest
-	UPLOAD_BYTES = 256 * 1024,
+	HEADERS_MAX = 64 * 1024,   // of an answer, as far as they are kept
+	KEPT_BYTES = 64 * 1024,    // the answer's buffer at rest
+	UPLOAD_BYTES = 128 * 1024, // of each request: malloc maps larger ones anew every time
 	CURL_8 = 0x080000,
 };
 
