@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import struct
+import time
 
 
 def pack(value) -> bytes:
-    """The little of msgpack that a start and an end need."""
+    """msgpack of what these are made of: short texts, ids, numbers that are not negative."""
     if isinstance(value, bytes):
         return b"\xc4" + struct.pack("B", len(value)) + value
     if isinstance(value, str):
@@ -22,3 +23,10 @@ def pack(value) -> bytes:
 def frame(message: list) -> bytes:
     body = pack(message)
     return struct.pack(">I", len(body)) + body
+
+
+def request(run: bytes) -> bytes:
+    """The start and the end of a request of a single run, now."""
+    now, mono = time.time_ns(), time.monotonic_ns()
+    return (frame([1, run, now, mono, {"kind": "agent", "name": "look"}])
+            + frame([2, run, now + 1000, mono + 1000, {"output": "seen"}]))

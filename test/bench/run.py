@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 
 from export_rows import row_backlog, row_export, row_exporters, row_flush
-from frames import frame
+from frames import request
 from processes import (Collector, Daemon, Folder, Peak, Sink, collector_program, load, parse,
                        settle, wait_until)
 
@@ -212,9 +212,7 @@ def row_latency(bench: Bench, samples: int = 40) -> None:
 def see_one(daemon: Daemon, agent) -> float:
     """Milliseconds from the write of a request's start and end to the API's showing its end."""
     run = os.urandom(16)
-    now, mono = time.time_ns(), time.monotonic_ns()
-    events = frame([1, run, now, mono, {"kind": "agent", "name": "look"}])
-    events += frame([2, run, now + 1000, mono + 1000, {"output": "seen"}])
+    events = request(run)
     begin = time.monotonic()
     agent.sendall(events)
     wait_until(lambda: ended(daemon, run.hex()), "the trace in the API", 10, 0.0005)
