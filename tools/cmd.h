@@ -29,6 +29,10 @@ struct cmd {
 	struct buf out;
 };
 
+/* Those with arguments of their own. */
+int cmd_emit(int argc, char **argv);
+int cmd_run(int argc, char **argv);
+
 int cmd_traces(struct cmd *c);
 int cmd_trace(struct cmd *c);
 int cmd_dump(struct cmd *c);

@@ -93,6 +93,13 @@ static const struct command commands[] = {
          "  --config FILE    the configuration, where no collector runs ($SIDELIGHT_CONFIG)\n"},
 };
 
+/* Their arguments are not like the others'. */
+static const struct {
+	const char *name;
+	int (*run)(int argc, char **argv);
+} own_commands[] = {{"emit", cmd_emit}, {"run", cmd_run}};
+
+#define OWN_COUNT (sizeof(own_commands) / sizeof(own_commands[0]))
 #define COMMAND_COUNT (sizeof(commands) / sizeof(commands[0]))
 
 static const char common_help[] =
@@ -111,6 +118,8 @@ static const char help[] = "usage: sidelight COMMAND [options]\n"
 			   "  trace ID|last    one of them, as a tree with bars to scale\n"
 			   "  dump             observations or spans as JSON Lines\n"
 			   "  check            try the exporters; what is stored, sent and lost\n"
+			   "  run -- COMMAND   run a command, and show what happened in it\n"
+			   "  emit             tell from a script what it does\n"
 			   "\n"
 			   "sidelight COMMAND --help says more.\n";
 
@@ -196,7 +205,7 @@ static size_t distance(const char *a, const char *b)
 
 static const struct command *find_command(const char *name)
 {
-	const struct command *nearest = NULL;
+	const char *nearest = NULL;
 	size_t nearest_distance = 3;
 
 	for (size_t i = 0; i < COMMAND_COUNT; i++) {
@@ -205,11 +214,22 @@ static const struct command *find_command(const char *name)
 			return &commands[i];
 		if (d < nearest_distance) {
 			nearest_distance = d;
-			nearest = &commands[i];
+			nearest = commands[i].name;
+		}
+	}
+	for (size_t i = 0; i < OWN_COUNT; i++) {
+		size_t d = distance(name, own_commands[i].name);
+		if (d == 0) {
+			complain("say it first: sidelight %s ...", name);
+			return NULL;
+		}
+		if (d < nearest_distance) {
+			nearest_distance = d;
+			nearest = own_commands[i].name;
 		}
 	}
 	if (nearest)
-		complain("there is no command %s: did you mean %s?", name, nearest->name);
+		complain("there is no command %s: did you mean %s?", name, nearest);
 	else
 		complain("there is no command %s: sidelight --help lists them", name);
 	return NULL;
@@ -393,6 +413,9 @@ int main(int argc, char **argv)
 
 	term_fill();
 	term_detect(&term);
+	for (size_t i = 0; argc > 1 && i < OWN_COUNT; i++)
+		if (strcmp(argv[1], own_commands[i].name) == 0)
+			return own_commands[i].run(argc - 1, argv + 1);
 	(void)signal(SIGPIPE, SIG_IGN); // can only fail for signals that there are not
 	if (!read_args(&args, argc, argv))
 		return EXIT_USAGE;

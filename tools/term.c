@@ -44,7 +44,9 @@ void term_fill(void)
 {
 	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
 		if (fcntl(fd, F_GETFD) < 0)
-			(void)open("/dev/null", O_RDWR); // takes the lowest that is free: this one
+			// Takes the lowest that is free: this one. A command that we run has it
+			// closed again.
+			(void)open("/dev/null", O_RDWR | O_CLOEXEC);
 }
 
 void term_detect(struct term *t)

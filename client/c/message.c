@@ -219,6 +219,10 @@ void sl_message_hello(struct message *m, const struct sidelight_options *o)
 		put_attr_map(m, o->resource, o->resource_count);
 	}
 	put_name(m, &f, "sdk", "c/" SIDELIGHT_VERSION);
+	if (o->owner > 0) {
+		put_key(m, &f, "owner");
+		sl_pack_uint(&m->out, (uint64_t)o->owner);
+	}
 	put_key(m, &f, "pid");
 	end_fields(m, &f);
 }
@@ -235,6 +239,10 @@ void sl_message_start(struct message *m, const struct sidelight_run *run, uint64
 		sl_pack_bin(&m->out, in->parent->id, sizeof(in->parent->id));
 	}
 	put_name(m, &f, "traceparent", in->traceparent);
+	if (in->gather) {
+		put_key(m, &f, "gather");
+		sl_pack_bool(&m->out, true);
+	}
 	put_name(m, &f, "session", in->session);
 	put_name(m, &f, "user", in->user);
 	put_name(m, &f, "model", in->model);

@@ -189,7 +189,7 @@ static int init(struct sidelight *sl, const struct sidelight_options *o)
 	m->max_value = clamp(o->max_value_bytes, VALUE_DEFAULT, VALUE_LEAST, FRAME_MOST / 4);
 	m->room = room < FRAME_MOST ? room : FRAME_MOST;
 	pthread_mutex_init(&sl->lock, NULL);
-	if (!sl_are_attrs(o->resource, o->resource_count))
+	if (!sl_are_attrs(o->resource, o->resource_count) || o->owner < 0 || o->owner > INT32_MAX)
 		return -EINVAL;
 	int r = make_hello(sl, o);
 	if (r == 0)

@@ -91,6 +91,9 @@ struct sidelight_options {
 	size_t resource_count;
 	size_t buffer_bytes;    /* what may wait: 1 MiB */
 	size_t max_value_bytes; /* a longer text is cut and marked: 64 KiB */
+	/* For a short-lived helper of a script: the process above this one, the script's, that the
+	 * runs end with, if nothing ends them. They outlive the handle. 0: this process. */
+	long owner;
 };
 
 /** All members may be 0 or NULL: absent. Texts are UTF-8; where they are not, a bad byte is sent
@@ -100,6 +103,7 @@ struct sidelight_start_fields {
 	const char *name;
 	const struct sidelight_run *parent;
 	const char *traceparent;
+	int gather; /* true: roots of its trace from other processes are part of its request */
 	const char *session;
 	const char *user;
 	const char *model;

@@ -16,6 +16,7 @@ enum want {
 	WANT_TEXT_OR_TEXTS, // struct str
 	WANT_COUNT,         // an integer that is not negative: uint64_t
 	WANT_INT,           // an integer: int64_t
+	WANT_BOOL,
 	WANT_VERSION,
 	WANT_KIND,
 	WANT_PARENT,
@@ -46,6 +47,7 @@ static const struct field hello_fields[] = {
 	{KEY("resource"), WANT_ATTRS, offsetof(struct event, resource)},
 	{KEY("sdk"), WANT_NAME, offsetof(struct event, sdk)},
 	{KEY("pid"), WANT_INT, offsetof(struct event, pid)},
+	{KEY("owner"), WANT_COUNT, offsetof(struct event, owner)},
 };
 
 static const struct field start_fields[] = {
@@ -53,6 +55,7 @@ static const struct field start_fields[] = {
 	{KEY("name"), WANT_NAME, offsetof(struct event, name)},
 	{KEY("parent"), WANT_PARENT, 0},
 	{KEY("traceparent"), WANT_TEXT, offsetof(struct event, traceparent)},
+	{KEY("gather"), WANT_BOOL, offsetof(struct event, gather)},
 	{KEY("session"), WANT_NAME, offsetof(struct event, session)},
 	{KEY("user"), WANT_NAME, offsetof(struct event, user)},
 	{KEY("model"), WANT_NAME, offsetof(struct event, model)},
@@ -420,6 +423,11 @@ static enum refusal read_field(struct decoder *d, const struct field *f, unsigne
 		if (v.type != MP_INT || (f->want == WANT_COUNT && v.i < 0))
 			return REFUSED_WRONG_TYPE;
 		memcpy(to, &v.i, sizeof(v.i));
+		return REFUSAL_NONE;
+	case WANT_BOOL:
+		if (v.type != MP_BOOL)
+			return REFUSED_WRONG_TYPE;
+		*(bool *)to = v.b;
 		return REFUSAL_NONE;
 	default:
 		return read_raw(d, f, begin, &v, depth);

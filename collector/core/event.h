@@ -43,6 +43,7 @@ struct event {
 	bool has_parent;
 	struct run_id parent;
 	struct str traceparent, session, user, model, provider;
+	bool gather; // roots of its trace into its request
 	struct str input, output; // one msgpack value
 	struct str tags;          // msgpack array of str
 	struct str attrs;         // msgpack map with str keys, none twice; also the point's map
@@ -56,6 +57,7 @@ struct event {
 	struct str service, sdk;
 	struct str resource; // msgpack map with str keys, none twice
 	int64_t pid;         // also the child's
+	int64_t owner;       // the process that its runs end with; 0: its own
 
 	// child; -1: absent
 	int64_t exit, signal;

@@ -153,6 +153,17 @@ static struct table_request *request_of_child(struct runs *r, struct run *run, s
 	return q;
 }
 
+/* A trace has its first root's id, so the run that gathers it is found by that. */
+static struct table_request *gathering(const struct runs *r, const uint8_t trace_id[16])
+{
+	struct run_id id;
+
+	memcpy(id.b, trace_id, sizeof(id.b));
+	const struct run *run = table_find(r, &id);
+	bool gathers = run && run->state == RUN_OPEN && run->gathers;
+	return gathers ? run->request : NULL;
+}
+
 /* Finds or makes the request that a new run belongs to. remote: the parent span of a traceparent.
  */
 static struct table_request *find_request(struct runs *r, struct run *run, const struct event *ev,
@@ -165,7 +176,8 @@ static struct table_request *find_request(struct runs *r, struct run *run, const
 	if (ev->traceparent.p) {
 		if (traceparent_parse(ev->traceparent, trace_id, remote, &flags)) {
 			run->flags |= RUN_REMOTE_PARENT;
-			return new_root_request(r, run, trace_id);
+			struct table_request *q = gathering(r, trace_id);
+			return q ? q : new_root_request(r, run, trace_id);
 		}
 		stat_add(&r->o.stats->traceparents_bad, 1);
 	}
@@ -318,6 +330,7 @@ static enum refusal open_run(struct runs *r, struct source *s, const struct even
 		run->flags |= RUN_HAS_PARENT;
 		run->parent = ev->parent;
 	}
+	run->gathers = ev->gather;
 	source_attach(s, run);
 	struct table_request *q = find_request(r, run, ev, remote, now);
 	if (q)

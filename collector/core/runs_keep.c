@@ -4,12 +4,13 @@
 #include "core/runs_private.h"
 
 enum { STATE_VERSION = 1 };
+enum { MORE_WAITS_FOR_PARENT = 1, MORE_GATHERS = 2 };
 
 /* What the store keeps of a run behind its bytes; its message and response follow, or the frame
  * of an early end, or the members that a request knows of its root. */
 struct run_state_record {
 	uint8_t version, state, kind, flags;
-	uint8_t status, waits_for_parent;
+	uint8_t status, more;
 	uint16_t points;
 	uint32_t message_len, response_len;
 	struct run_id parent, root;
@@ -201,6 +202,7 @@ static void describe(struct run_state_record *state, const struct run *run,
 		.kind = run->kind,
 		.flags = run->flags,
 		.status = run->status,
+		.more = run->gathers ? MORE_GATHERS : 0,
 		.points = run->points,
 		.message_len = (uint32_t)b->message.len,
 		.response_len = (uint32_t)b->response.len,
@@ -213,7 +215,7 @@ static void describe(struct run_state_record *state, const struct run *run,
 	};
 	if (run->request) {
 		state->root = run->request->root;
-		state->waits_for_parent = run->request->waits_for_parent;
+		state->more |= run->request->waits_for_parent ? MORE_WAITS_FOR_PARENT : 0;
 	}
 }
 
@@ -431,7 +433,7 @@ static int join_restored(struct runs *r, struct run *run, const uint8_t trace_id
 	request_attach(q, run);
 	bool is_root = run->flags & RUN_IS_ROOT;
 	bool is_held = run->state == RUN_HELD && !q->waits_for_parent;
-	if (state->waits_for_parent && !q->root_done && (is_root || is_held)) {
+	if ((state->more & MORE_WAITS_FOR_PARENT) && !q->root_done && (is_root || is_held)) {
 		// It is the root's parent that is awaited; the root may be read back later.
 		request_stop_awaiting(r, q);
 		request_await(r, q, is_root ? &run->parent : &q->root);
@@ -450,8 +452,8 @@ static bool is_sound(const struct run_state_record *state, const struct run_byte
 	if (state->state == RUN_EARLY_END)
 		return true;
 	// A span begins with its trace id, which is written over when another one is found.
-	bool known =
-		state->state == RUN_OPEN || (state->state == RUN_HELD && state->waits_for_parent);
+	bool known = state->state == RUN_OPEN ||
+	             (state->state == RUN_HELD && (state->more & MORE_WAITS_FOR_PARENT));
 	return known && pb_next(&c, &f) == 1 && f.number == 1 && f.wire == PB_BYTES &&
 	       f.bytes.len == 16 && f.bytes.p == b->base.p + TRACE_ID_AT;
 }
@@ -480,6 +482,7 @@ int runs_restore(struct runs *r, const struct run_id *id, struct str value, stru
 	run->state = state.state;
 	run->kind = state.kind;
 	run->flags = state.flags;
+	run->gathers = state.more & MORE_GATHERS;
 	run->status = state.status;
 	run->points = state.points;
 	run->start_ns = state.start_ns;

@@ -47,7 +47,8 @@ struct run {
 	uint16_t points;
 	uint8_t kind, state, flags, status;
 	uint8_t place, arena;
-	bool stored; // the store has, or will have, a copy that must be deleted
+	bool stored;  // the store has, or will have, a copy that must be deleted
+	bool gathers; // other roots of its trace into its request
 };
 
 /* A request while it is open. */

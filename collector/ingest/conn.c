@@ -55,8 +55,20 @@ void conn_abandon(struct conn *c)
 	conn_let_go(c);
 }
 
+/* What outlives the connection ends with its owner, who is looked for now and then. */
+static void leave_to_owner(struct conn *c)
+{
+	for (struct source *s = c->source; s; s = s->older) {
+		if (!s->owned || s->runs == 0)
+			continue;
+		s->seen_ns = clock_mono_ns();
+		orphans_watch(c->in);
+	}
+}
+
 void conn_let_go(struct conn *c)
 {
+	leave_to_owner(c);
 	conn_drop_sources(c);
 	list_remove(&c->in_all);
 	cgroup_leave(c->cgroup);

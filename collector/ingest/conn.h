@@ -27,6 +27,7 @@ enum {
 	WATCHES_MAX = 256, // of one connection
 	ORPHAN_CHECK_MS = 1000,
 	ORPHAN_UNSEEN_MS = 60000,    // for a process that can't be seen to come back
+	OWNER_UNSEEN_MS = 3600000,   // or for one that need not come back
 	KEPT_MAX = 64 * 1024 * 1024, // half frames of all connections
 	REPLIES_MAX = 64 * 1024,     // unread answers of one connection
 };
@@ -134,7 +135,7 @@ void conn_send_error(struct conn *c, const char *code, const char *message);
 /** Where the connection's runs come from, as a hello says; NULL when out of memory. */
 struct source *conn_make_source(struct conn *c, const struct event *hello);
 
-/** Closes all of its runs that are open. */
+/** Closes all of its runs that are open, but for those that outlive it. */
 void conn_close_runs(struct conn *c, const struct closing *why, struct moment at);
 
 /** Lets go of its sources. */

@@ -112,9 +112,12 @@ struct source *conn_make_source(struct conn *c, const struct event *hello)
 		encode_resource(&resource, service, (struct str){0}, hello->sdk, NULL, 0);
 	}
 	free(extra);
-	struct source *s = runs_add_source(c->in->runs, c->peer.pid, c->peer.start,
+	struct peer of = hello->owner > 0 ? peer_above(&c->peer, hello->owner) : c->peer;
+	struct source *s = runs_add_source(c->in->runs, of.pid, of.start,
 	                                   (struct str){(char *)resource.data, resource.len});
 	buf_deinit(&resource);
+	if (s)
+		s->owned = hello->owner > 0;
 	return s;
 }
 
@@ -143,11 +146,12 @@ void conn_drop_sources(struct conn *c)
 	}
 }
 
-/* Closes all runs of the connection that are open. */
+/* Closes all runs of the connection that are open, but for those that outlive it. */
 void conn_close_runs(struct conn *c, const struct closing *why, struct moment at)
 {
 	for (struct source *s = c->source; s; s = s->older)
-		runs_close_source(c->in->runs, s, why, at);
+		if (!s->owned)
+			runs_close_source(c->in->runs, s, why, at);
 }
 
 static enum refusal on_hello(struct conn *c, const struct event *hello)

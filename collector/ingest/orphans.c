@@ -4,9 +4,10 @@
 #include "base/clock.h"
 #include "ingest/conn.h"
 
-/* Runs that a daemon before us left open, or a client that was silent in the middle of a frame,
- * belong to their process, whichever of its connections goes on with them: they are closed when it
- * is gone. Where it can't be seen, a connection that describes itself alike stands for it. */
+/* Runs that a daemon before us left open, or a client that was silent in the middle of a frame, or
+ * one that said that another process owns them, belong to their process, whichever of its
+ * connections goes on with them: they are closed when it is gone. Where it can't be seen, a
+ * connection that describes itself alike stands for it. */
 
 static struct moment now(void)
 {
@@ -46,7 +47,7 @@ static bool is_gone(struct ingest *in, struct source *s)
 	if (is_connected(in, s))
 		s->seen_ns = at;
 	uint64_t since = s->seen_ns > in->started_ns ? s->seen_ns : in->started_ns;
-	return at - since >= ORPHAN_UNSEEN_MS * NS_PER_MS;
+	return at - since >= (s->owned ? OWNER_UNSEEN_MS : ORPHAN_UNSEEN_MS) * NS_PER_MS;
 }
 
 struct check {
@@ -68,7 +69,9 @@ static void check(void *ctx, struct source *s)
 		snprintf(evidence, sizeof(evidence), "pid %" PRId64 " is gone", s->pid);
 	else
 		snprintf(evidence, sizeof(evidence), "no connection for %d s; process not visible",
-		         ORPHAN_UNSEEN_MS / 1000);
+		         (s->owned ? OWNER_UNSEEN_MS : ORPHAN_UNSEEN_MS) / 1000);
+	if (s->owned && !s->left)
+		why.error_message = STR("the process that this belonged to ended before it");
 	if (!s->left)
 		why.evidence = str_of(evidence);
 	pipeline_lock(w->in->pipeline);
@@ -114,7 +117,8 @@ void orphans_note(struct conn *c, bool bye)
 {
 	struct note w = {c->source, bye};
 
-	if (uv_is_active((uv_handle_t *)&c->in->orphans)) // else there are none
+	// Without the timer there are none; and a visitor's leaving says nothing of the owner.
+	if (uv_is_active((uv_handle_t *)&c->in->orphans) && !c->source->owned)
 		runs_each_orphaned(c->in->runs, note, &w);
 }
 

@@ -9,6 +9,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+enum { ANCESTORS_MAX = 64 };
+
 struct stat_fields {
 	char state;
 	int64_t parent;
@@ -59,6 +61,42 @@ struct peer peer_of(int fd)
 		peer.parent = stat.parent;
 	}
 	return peer;
+}
+
+/* The last of "NSpid:", one number for each PID namespace from ours to its own (proc(5)). */
+static int64_t own_pid(int64_t pid)
+{
+	char path[64], line[256];
+	int64_t own = 0;
+
+	snprintf(path, sizeof(path), "/proc/%" PRId64 "/status", pid);
+	FILE *f = fopen(path, "re");
+	if (!f)
+		return 0;
+	while (own == 0 && fgets(line, sizeof(line), f)) {
+		const char *last = strncmp(line, "NSpid:", 6) == 0 ? strrchr(line, '\t') : NULL;
+		if (last)
+			(void)sscanf(last, "%" SCNd64, &own);
+	}
+	fclose(f);
+	return own;
+}
+
+struct peer peer_above(const struct peer *peer, int64_t pid)
+{
+	struct peer above = {.pid = peer->parent, .uid = peer->uid};
+	struct stat_fields stat;
+
+	for (int i = 0; i < ANCESTORS_MAX && above.pid > 0; i++) {
+		if (!read_stat(above.pid, &stat))
+			break;
+		above.start = stat.start;
+		above.parent = stat.parent;
+		if (own_pid(above.pid) == pid)
+			return above;
+		above.pid = stat.parent;
+	}
+	return (struct peer){.uid = peer->uid};
 }
 
 bool peer_is_alive(int64_t pid, uint64_t start)

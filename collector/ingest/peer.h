@@ -14,5 +14,8 @@ struct peer {
 /** Asks the kernel. All zero where it doesn't say. */
 struct peer peer_of(int fd);
 
+/** The process above peer that knows itself as pid, in whatever PID namespace; its pid 0: none. */
+struct peer peer_above(const struct peer *peer, int64_t pid);
+
 /** Whether that very process runs: not one that took its number, and no zombie. */
 bool peer_is_alive(int64_t pid, uint64_t start);

@@ -213,6 +213,8 @@ def good_hello():
         "v": 1, "service": "chat-api",
         "resource": {"deployment.environment.name": "prod", "service.version": "1.4.2", "shard": 3},
         "sdk": "python/0.1.0", "pid": 4711}])
+    good("hello-owner", "the runs end with a process above this one",
+         [HELLO, {"v": 1, "service": "backup.sh", "sdk": "c/0.1.0", "owner": 4700, "pid": 4711}])
     good("hello-service", "the least that the C client says",
          [HELLO, {"v": 1, "service": "chat-api", "sdk": "c/0.1.0", "pid": 4711}])
 
@@ -243,6 +245,8 @@ def good_start():
     good("parent-text", "a parent as text", [START, RUN, UNIX, MONO, {"parent": "run-42"}])
     good("parent-and-traceparent", "both: the parent wins",
          [START, RUN, UNIX, MONO, {"parent": PARENT, "traceparent": TRACEPARENT}])
+    good("start-gather", "other roots of its trace are part of its request",
+         [START, RUN, UNIX, MONO, {"kind": "agent", "name": "agent.py", "gather": True}])
     good("traceparent-malformed", "is ignored and counted, not refused",
          [START, RUN, UNIX, MONO, {"traceparent": "00-zz-yy-01"}])
     good("kind-unknown", "the word is kept", [START, RUN, UNIX, MONO, {"kind": "reranker"}])
@@ -478,6 +482,8 @@ def bad_types():
             bad(f"wrong-{name}-{key}", "wrong_type", message({key: value}))
     bad("wrong-hello-version-float", "wrong_type", [HELLO, {"v": 1.0}])
     bad("wrong-hello-pid-past", "wrong_type", [HELLO, {"pid": 1 << 63}])
+    bad("wrong-hello-owner", "wrong_type", [HELLO, {"owner": -1}])
+    bad("wrong-start-gather", "wrong_type", [START, RUN, 1, 1, {"gather": 1}])
     bad("wrong-tags-element", "wrong_type", start({"tags": ["a", 1]}))
     bad("wrong-tags-nested", "wrong_type", start({"tags": [["a"]]}))
     bad("wrong-finish-element", "wrong_type", end({"finish": ["stop", None]}))

@@ -275,6 +275,8 @@ static bool read_start_field(struct call *c, const char *key, json_t *v)
 	}
 	if (strcmp(key, "tags") == 0)
 		return read_tags(v, c);
+	if (strcmp(key, "gather") == 0)
+		return (s->gather = json_is_true(v));
 	if (strcmp(key, "attrs") == 0) {
 		s->attrs = c->attrs;
 		return read_attrs(v, c->attrs, &s->attr_count) && s->attr_count > 0;
@@ -398,6 +400,96 @@ static void frames_are_those_of_the_vectors(void **state)
 	expect(&h, EVENT_BYE);
 	hang_up(&h);
 	json_decref(vectors);
+}
+
+/* Says what a child frame's vector says. False for what this client never does: no wait status has
+ * signal 127. */
+static bool tell_child(struct sidelight *sl, const json_t *vector)
+{
+	json_t *fields = json_object_get(json_object_get(vector, "message"), "fields");
+	const json_t *exit = json_object_get(fields, "exit"),
+		     *signal = json_object_get(fields, "signal");
+	long pid = (long)json_integer_value(json_object_get(fields, "pid"));
+
+	if (!json_is_true(json_object_get(vector, "shortest")) ||
+	    json_object_size(fields) != 1u + !!exit + !!signal || json_is_null(exit) ||
+	    json_is_null(signal) || json_integer_value(signal) == 127)
+		return false;
+	int r = exit     ? sidelight_exited(sl, pid, W_EXITCODE((int)json_integer_value(exit), 0))
+	        : signal ? sidelight_exited(sl, pid, W_EXITCODE(0, (int)json_integer_value(signal)))
+	                 : sidelight_watch(sl, pid);
+	assert_int_equal(r, 0);
+	return true;
+}
+
+static void children_are_told_of_as_in_the_vectors(void **state)
+{
+	json_t *vectors = json_load_file(SOURCE_ROOT "/proto/vectors/good.json", 0, NULL);
+	struct sidelight *sl = open_at(*state);
+	struct heard h = {.fd = -1};
+	int same = 0;
+
+	for (size_t i = 0; i < json_array_size(vectors); i++) {
+		const json_t *vector = json_array_get(vectors, i),
+			     *message = json_object_get(vector, "message");
+		const char *type = json_string_value(json_object_get(message, "type"));
+		if (strcmp(type, "child") != 0 || !tell_child(sl, vector))
+			continue;
+		if (same++ == 0) {
+			h = accept_one(*state);
+			expect(&h, EVENT_HELLO);
+		}
+		assert_frame(next_body(&h), vector);
+	}
+	assert_true(same >= 3);
+	sidelight_close(sl);
+	hang_up(&h);
+	json_decref(vectors);
+}
+
+/* As waitpid() says it; a child that has only stopped has not ended, and a core dump is no other
+ * signal. */
+static void how_a_child_ended_is_read_from_its_status(void **state)
+{
+	struct sidelight *sl = open_at(*state);
+
+	assert_int_equal(sidelight_watch(sl, 0), -EINVAL);
+	assert_int_equal(sidelight_watch(sl, -1), -EINVAL);
+	assert_int_equal(sidelight_watch(sl, 1L << 31), -EINVAL);
+	assert_int_equal(sidelight_watch(NULL, 5), -EINVAL);
+	assert_int_equal(sidelight_exited(sl, 5, W_STOPCODE(SIGTSTP)), -EINVAL);
+	assert_int_equal(sidelight_exited(sl, 5, __W_CONTINUED), -EINVAL);
+	assert_int_equal(sidelight_exited(sl, 0, W_EXITCODE(0, 0)), -EINVAL);
+	assert_int_equal(sidelight_exited(NULL, 5, 0), -EINVAL);
+	assert_int_equal(sidelight_exited(sl, 5, W_EXITCODE(0, SIGSEGV) | WCOREFLAG), 0);
+	struct heard h = accept_one(*state);
+	expect(&h, EVENT_HELLO);
+	struct event ev = expect(&h, EVENT_CHILD);
+	assert_int_equal(ev.pid, 5);
+	assert_int_equal(ev.signal, SIGSEGV);
+	assert_int_equal(ev.exit, -1);
+	sidelight_close(sl);
+	hang_up(&h);
+}
+
+static void a_helper_names_the_process_that_its_runs_end_with(void **state)
+{
+	const struct place *p = *state;
+	struct sidelight_options o = {.socket = p->path, .service = "backup.sh", .owner = 4700};
+	struct sidelight *sl = sidelight_open(&o);
+	struct sidelight_run run;
+
+	assert_int_equal(sidelight_start(sl, &run, NULL), 0);
+	struct heard h = accept_one(p);
+	struct event ev = expect(&h, EVENT_HELLO);
+	assert_int_equal(ev.owner, 4700);
+	assert_int_equal(ev.pid, getpid());
+	sidelight_close(sl);
+	hang_up(&h);
+	o.owner = -1;
+	errno = 0;
+	assert_null(sidelight_open(&o));
+	assert_int_equal(errno, EINVAL);
 }
 
 static void the_hello_says_who_speaks(void **state)
@@ -917,12 +1009,19 @@ static void a_child_speaks_for_itself(void **state)
 static void nothing_is_allocated_after_open(void **state)
 {
 	struct sidelight *sl = open_at(*state);
+	struct sidelight_event_fields point = {.name = "first_token"};
 	struct sidelight_run run;
 
 	assert_int_equal(sidelight_start(sl, &run, NULL), 0);
 	size_t before = mallinfo2().uordblks;
-	for (int i = 0; i < 100; i++)
+	for (int i = 0; i < 100; i++) {
 		assert_int_equal(sidelight_start(sl, &run, NULL), 0);
+		assert_int_equal(sidelight_event(sl, &run, &point), 0);
+		assert_int_equal(sidelight_end(sl, &run, NULL), 0);
+		assert_int_equal(sidelight_watch(sl, 1 + i), 0);
+		assert_int_equal(sidelight_exited(sl, 1 + i, 0), 0);
+		assert_int_equal(sidelight_flush(sl, 0), -ETIMEDOUT);
+	}
 	assert_int_equal(mallinfo2().uordblks, before);
 	sidelight_close(sl);
 }
@@ -1021,7 +1120,10 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(frames_are_those_of_the_vectors),
+		TEST(children_are_told_of_as_in_the_vectors),
+		TEST(how_a_child_ended_is_read_from_its_status),
 		TEST(the_hello_says_who_speaks),
+		TEST(a_helper_names_the_process_that_its_runs_end_with),
 		TEST(ids_and_times_are_made_up),
 		TEST(long_values_are_cut_and_say_so),
 		TEST(bytes_that_are_no_utf8_become_question_marks),

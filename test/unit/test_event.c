@@ -271,6 +271,10 @@ static bool assert_field(const struct event *ev, const char *key, const json_t *
 		assert_int_equal(ev->version, json_integer_value(want));
 	else if (strcmp(key, "pid") == 0)
 		assert_int_equal(ev->pid, json_integer_value(want));
+	else if (strcmp(key, "owner") == 0)
+		assert_int_equal(ev->owner, json_integer_value(want));
+	else if (strcmp(key, "gather") == 0)
+		assert_int_equal(ev->gather, json_is_true(want));
 	else if (ev->type == EVENT_CHILD && strcmp(key, "exit") == 0)
 		assert_int_equal(ev->exit, json_integer_value(want));
 	else if (ev->type == EVENT_CHILD && strcmp(key, "signal") == 0)

@@ -311,6 +311,42 @@ static void test_two_roots_of_one_trace_are_two_requests(void **state)
 	assert_nothing_left(w);
 }
 
+#define TRACE_AS_RUN "4bf92f35-77b3-4da6-a3ce-929d0e0e4736"
+
+static void test_a_run_gathers_the_roots_of_its_trace(void **state)
+{
+	struct world *w = *state;
+
+	start(w, TRACE_AS_RUN, "'kind':'agent','name':'agent.py','gather':true");
+	start(w, "a", "'kind':'llm','model':'m','provider':'p'," TRACEPARENT);
+	end(w, "a", "'usage':{'input_tokens':3}");
+	restart(w); // which it outlives
+	start(w, "b", "'kind':'tool','name':'t'," TRACEPARENT);
+	end(w, "b", NULL);
+	end(w, TRACE_AS_RUN, NULL);
+	assert_span_text(w, "b", "parent_span_id", "00f067aa0ba902b7");
+	assert_int_equal(w->observation_count, 1);
+	assert_count(w, 0, "span_count", 3);
+	assert_count(w, 0, "llm_calls", 1);
+	assert_count(w, 0, "tool_call_count", 1);
+	assert_count(w, 0, "prompt_tokens", 3);
+	assert_nothing_left(w);
+}
+
+static void test_nothing_is_gathered_unasked_or_afterwards(void **state)
+{
+	struct world *w = *state;
+
+	start(w, TRACE_AS_RUN, "'gather':false");
+	start(w, "a", TRACEPARENT);
+	end(w, "a", NULL);
+	end(w, TRACE_AS_RUN, NULL);
+	start(w, "b", TRACEPARENT);
+	end(w, "b", NULL);
+	assert_int_equal(w->observation_count, 3);
+	assert_nothing_left(w);
+}
+
 static void test_parents_in_a_loop_end_like_others(void **state)
 {
 	struct world *w = *state;
@@ -775,6 +811,8 @@ int main(void)
 		T(test_a_malformed_traceparent_is_ignored_and_counted),
 		T(test_a_parent_wins_over_a_traceparent),
 		T(test_two_roots_of_one_trace_are_two_requests),
+		T(test_a_run_gathers_the_roots_of_its_trace),
+		T(test_nothing_is_gathered_unasked_or_afterwards),
 		T(test_parents_in_a_loop_end_like_others),
 		T(test_a_parent_may_live_on_another_connection),
 		T(test_what_outlives_its_root_is_cancelled_at_the_roots_end),

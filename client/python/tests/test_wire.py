@@ -15,6 +15,8 @@ TYPES = ["hello", "start", "end", "event", "flush", "flushed", "dropped", "bye",
 # Frames that a client may send, but this one has no way to say.
 UNSAID = {
     "hello-empty",  # we always say which version we speak
+    "hello-owner",
+    "start-gather",
     "start-nil-fields",
     "start-empty-texts",
     "start-other-order",
