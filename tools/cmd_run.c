@@ -27,6 +27,7 @@ enum {
 	ACK_MS = 2000,
 	SETTLE_MS = 3000, // for what the command left open to be judged
 	NAP_MS = 20,
+	READ_MS = 50, // within which the collector reads what the command said last
 };
 
 static const char help[] =
@@ -55,7 +56,7 @@ struct run {
 	struct sidelight *sl;
 	struct sidelight_run root;
 	char trace_id[33];
-	uint64_t begin_ns, end_unix_ns, end_mono_ns;
+	uint64_t begin_unix_ns, begin_mono_ns, end_unix_ns, end_mono_ns;
 };
 
 /* --- the command line --- */
@@ -196,13 +197,15 @@ static void open_root(struct run *r)
 	const char *above = getenv("TRACEPARENT");
 	char *line = command_line(r->argv);
 
-	r->begin_ns = clock_mono_ns();
+	r->begin_unix_ns = clock_unix_ns();
+	r->begin_mono_ns = clock_mono_ns();
 	struct sidelight_start_fields root = {.kind = "agent",
 	                                      .name = r->name,
 	                                      .traceparent = above,
 	                                      .gather = true,
 	                                      .input = line,
-	                                      .mono_ns = r->begin_ns};
+	                                      .unix_ns = r->begin_unix_ns,
+	                                      .mono_ns = r->begin_mono_ns};
 
 	(void)sidelight_start(r->sl, &r->root, &root);
 	free(line);
@@ -270,17 +273,17 @@ static void tell_end(struct run *r)
 struct bill {
 	unsigned llm_calls, tool_calls;
 	int64_t tokens_in, tokens_out;
-	bool runs; // something does
+	bool runs; // something that is ours does
 };
 
-static struct bill add_up(const json_t *spans)
+static struct bill add_up(const json_t *spans, uint64_t begin_ns)
 {
 	struct bill b = {.tokens_in = -1, .tokens_out = -1};
 
 	for (size_t i = 0; i < json_array_size(spans); i++) {
 		struct waterfall_span s = doc_span(json_array_get(spans, i));
 		bool is_llm = str_is(s.kind, "llm");
-		b.runs |= s.status == STATUS_RUNNING;
+		b.runs |= s.status == STATUS_RUNNING && s.start_ns >= begin_ns;
 		b.llm_calls += is_llm;
 		b.tool_calls += str_is(s.kind, "tool");
 		if (is_llm && s.tokens_in >= 0)
@@ -291,7 +294,7 @@ static struct bill add_up(const json_t *spans)
 	return b;
 }
 
-static int get_bill(struct cmd *c, struct bill *ret)
+static int get_bill(struct cmd *c, uint64_t begin_ns, struct bill *ret)
 {
 	const struct request request = {.endpoint = ENDPOINT_TRACE, .id = c->id};
 	struct buf answer;
@@ -302,19 +305,19 @@ static int get_bill(struct cmd *c, struct bill *ret)
 		err < 0 ? NULL
 			: json_loadb((const char *)answer.data, answer.len, JSON_ALLOW_NUL, NULL);
 	if (doc)
-		*ret = add_up(json_object_get(doc, "spans"));
+		*ret = add_up(json_object_get(doc, "spans"), begin_ns);
 	json_decref(doc);
 	buf_deinit(&answer);
 	return err;
 }
 
 /* What the command left open is judged by how it ended, which takes a moment. */
-static int settle(struct cmd *c, struct bill *ret)
+static int settle(struct cmd *c, uint64_t begin_ns, struct bill *ret)
 {
 	uint64_t deadline_ns = clock_mono_ns() + SETTLE_MS * NS_PER_MS;
 
 	for (;;) {
-		int err = get_bill(c, ret);
+		int err = get_bill(c, begin_ns, ret);
 		if (err < 0 || !ret->runs || clock_mono_ns() > deadline_ns)
 			return err;
 		(void)poll(NULL, 0, NAP_MS);
@@ -345,8 +348,8 @@ static void report(const struct run *r)
 	if (source_open(&c.source, &from) < 0)
 		return;
 	buf_init(&c.out, CAP_RESPONSE);
-	if (settle(&c, &bill) == 0 && cmd_trace(&c) == EXIT_OK) {
-		put_bill(&c, &bill, r->end_mono_ns - r->begin_ns);
+	if (settle(&c, r->begin_unix_ns, &bill) == 0 && cmd_trace(&c) == EXIT_OK) {
+		put_bill(&c, &bill, r->end_mono_ns - r->begin_mono_ns);
 		(void)cmd_write(&c);
 	}
 	buf_deinit(&c.out);
@@ -375,6 +378,7 @@ static void accompany(struct run *r)
 	r->end_mono_ns = clock_mono_ns();
 	if (!r->sl)
 		return;
+	(void)poll(NULL, 0, READ_MS); // its root is to end after all else
 	tell_end(r);
 	if (!r->quiet && !r->each)
 		report(r);
