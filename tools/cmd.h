@@ -37,6 +37,7 @@ int cmd_traces(struct cmd *c);
 int cmd_trace(struct cmd *c);
 int cmd_dump(struct cmd *c);
 int cmd_check(struct cmd *c);
+int cmd_ps(struct cmd *c);
 
 /** Writes what out holds. The exit code: a reader that has gone away has seen enough. */
 int cmd_write(struct cmd *c);

@@ -83,6 +83,10 @@ static const struct command commands[] = {
          "  --since WHEN     only what ended since: 30s, 5m, 1h, 2d ago, or an RFC 3339 time\n"
          "  --spans          every span instead\n"
          "  --limit N        the N newest observations, or the N oldest spans\n"},
+	{"ps", cmd_ps, COMMON, false,
+         "usage: sidelight ps\n"
+         "\n"
+         "What runs right now, oldest first.\n"},
 	{"check", cmd_check, COMMON | BIT(OPT_CONFIG), false,
          "usage: sidelight check [--config FILE]\n"
          "\n"
@@ -116,6 +120,7 @@ static const char help[] = "usage: sidelight COMMAND [options]\n"
 			   "\n"
 			   "  traces           the latest requests\n"
 			   "  trace ID|last    one of them, as a tree with bars to scale\n"
+			   "  ps               what runs right now\n"
 			   "  dump             observations or spans as JSON Lines\n"
 			   "  check            try the exporters; what is stored, sent and lost\n"
 			   "  run -- COMMAND   run a command, and show what happened in it\n"

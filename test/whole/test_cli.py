@@ -385,3 +385,32 @@ def test_a_dump_of_nothing_says_so(cli, one_request):
 def test_a_closed_stderr_is_not_a_file_of_ours(cli, one_request):
     done = cli("traces", preexec_fn=lambda: (os.close(0), os.close(2)))
     assert done.returncode == 0 and b"weather-agent" in done.stdout
+
+
+# --- what runs ------------------------------------------------------------------------------
+
+
+def test_ps_lists_what_runs_oldest_first(cli, daemon):
+    running = daemon()
+    now = time.time_ns()
+    ended = cli("ps")
+    assert ended.returncode == 3 and ended.stderr == b"sidelight: nothing runs\n"
+    with running.agent(service="chat-api") as agent:
+        root = agent.start(at=now - 90_000 * MS, kind="agent", name="weather-agent")
+        agent.start(at=now - 5_000 * MS, kind="llm", name="ChatOpenAI", model="gpt-4o", parent=root)
+        done = agent.start(at=now - 4_000 * MS, kind="tool", name="weather", parent=root)
+        agent.start(at=now - 300_000 * MS, kind="agent", name="old\x1b[2J")
+        agent.end(done)
+        agent.flush()
+        shown = lines(cli("ps"))
+        assert shown[0].split() == ["AGE", "KIND", "NAME", "MODEL", "TRACE", "SERVICE"]
+        # An age is one word and a unit, or two.
+        assert [line.split()[2:4] for line in shown[1:]] == [
+            ["agent", "old�[2J"],
+            ["agent", "weather-agent"],
+            ["llm", "gpt-4o"],
+        ]
+        assert shown[3].rstrip().endswith(f"{root.hex()[:16]}  chat-api")
+        spans = json.loads(cli("ps", "--json").stdout)["spans"]
+        assert {s["kind"] for s in spans} == {"agent", "llm"} and len(spans) == 3
+        assert all(s["status"]["code"] == "running" for s in spans)
