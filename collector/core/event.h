@@ -43,7 +43,7 @@ struct event {
 	bool has_parent;
 	struct run_id parent;
 	struct str traceparent, session, user, model, provider;
-	bool gather; // roots of its trace into its request
+	bool gather;              // roots of its trace into its request
 	struct str input, output; // one msgpack value
 	struct str tags;          // msgpack array of str
 	struct str attrs;         // msgpack map with str keys, none twice; also the point's map

@@ -43,7 +43,7 @@ struct source {
 	int64_t pid;         // 0: not visible from here
 	uint64_t pid_start;  // with pid: one process, not a later one of that number
 	bool connected;
-	bool owned; // pid is a process that outlives the connection: its runs do, too
+	bool owned;       // pid is a process that outlives the connection: its runs do, too
 	bool left;        // not connected: its process has said bye since
 	uint64_t seen_ns; // not connected: when its process was last known to be there, mono
 	unsigned runs;    // that hold it

@@ -1,8 +1,10 @@
 /* bench_client.c - what one call of the C client costs, above a bare send() of the same bytes.
  *
  * A child drains the socket. Prints nanoseconds a call: median and 99th percentile, with a reader
- * that is always there, and with one that rests 2 ms between reads as the daemon does.
+ * that is always there, and with one that rests 2 ms between reads as the daemon does. And how many
+ * bytes more are allocated after all calls than after the first.
  */
+#include <malloc.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,11 +34,16 @@ static int by_size(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static void report(const char *what, uint64_t *ns)
+struct figures {
+	long long p50, p99;
+};
+
+static struct figures report(const char *what, uint64_t *ns)
 {
 	qsort(ns, CALLS, sizeof(*ns), by_size);
-	printf("%-24s p50 %6llu ns  p99 %6llu ns\n", what, (unsigned long long)ns[CALLS / 2],
-	       (unsigned long long)ns[CALLS / 100 * 99]);
+	struct figures f = {(long long)ns[CALLS / 2], (long long)ns[CALLS / 100 * 99]};
+	printf("%-24s p50 %6lld ns  p99 %6lld ns\n", what, f.p50, f.p99);
+	return f;
 }
 
 static void drain(int listener, int rest_ms)
@@ -92,13 +99,16 @@ static void measure_client(const struct sockaddr_un *addr, uint64_t *ns)
 		.attr_count = 2,
 	};
 	struct sidelight_run run;
+	size_t allocated = 0;
 
 	for (int i = 0; i < CALLS; i++) {
 		uint64_t before = now_ns();
 		(void)sidelight_start(sl, &run, &f);
 		ns[i] = now_ns() - before;
 		pause_now_and_then(i);
+		allocated = i == 0 ? mallinfo2().uordblks : allocated;
 	}
+	printf("  allocated meanwhile      %zu bytes\n", mallinfo2().uordblks - allocated);
 	if (sidelight_dropped(sl) > 0)
 		printf("dropped %llu\n", (unsigned long long)sidelight_dropped(sl));
 	sidelight_close(sl);
@@ -127,11 +137,13 @@ static void run_with(const struct sockaddr_un *addr, int rest_ms, uint64_t *ns)
 	printf("reader rests %d ms\n", rest_ms);
 	measure_send(addr, ns);
 	waitpid(child, NULL, 0);
-	report("  bare send()", ns);
+	struct figures bare = report("  bare send()", ns);
 	child = start_reader(addr, rest_ms);
 	measure_client(addr, ns);
 	waitpid(child, NULL, 0);
-	report("  sidelight_start()", ns);
+	struct figures ours = report("  sidelight_start()", ns);
+	printf("  above the bare one       p50 %6lld ns  p99 %6lld ns\n", ours.p50 - bare.p50,
+	       ours.p99 - bare.p99);
 }
 
 int main(void)
