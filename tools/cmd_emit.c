@@ -1,6 +1,5 @@
 #include <errno.h>
 #include <getopt.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,13 +8,12 @@
 #include "base/clock.h"
 #include "cmd.h"
 #include "config.h"
-#include "core/id.h"
-#include "http/api.h"
+#include "emit_values.h"
 #include "owner.h"
 #include "private.h"
 #include "sidelight.h"
 
-enum { ACK_MS = 2000, PAIRS_MAX = 63, SERVICE_SIZE = 64, VALUE_MAX = 2 * 1024 * 1024 };
+enum { ACK_MS = 2000, SERVICE_SIZE = 64, VALUE_MAX = 2 * 1024 * 1024 };
 
 static const char help[] =
 	"usage: sidelight emit start [--kind K] [--name N] [...]     prints the run's id\n"
@@ -50,18 +48,13 @@ static const char help[] =
 	"\n"
 	"Exit code: 0 stored, 1 not, 2 usage.\n";
 
-struct pairs {
-	struct sidelight_attr list[PAIRS_MAX];
-	size_t count;
-};
-
 struct emit {
 	struct sidelight_start_fields start;
 	struct sidelight_end_fields end;
 	struct sidelight_event_fields event;
 	struct sidelight_run run, parent;
-	struct pairs attrs, usage;
-	const char *tags[PAIRS_MAX];
+	struct emit_pairs attrs, usage;
+	const char *tags[EMIT_PAIRS_MAX];
 	const char *socket, *service;
 	long owner;
 	uint64_t start_ns, duration_ns; // unix; 0: not said
@@ -69,114 +62,6 @@ struct emit {
 	char service_of_owner[SERVICE_SIZE];
 	struct buf input; // stdin's
 };
-
-/* --- values --- */
-
-static uint64_t unit_ns(const char *unit)
-{
-	static const struct {
-		const char *name;
-		uint64_t ns;
-	} units[] = {{"ns", 1},
-	             {"us", NS_PER_US},
-	             {"ms", NS_PER_MS},
-	             {"s", NS_PER_S},
-	             {"m", 60 * NS_PER_S},
-	             {"h", 3600 * NS_PER_S},
-	             {"d", 86400 * NS_PER_S}};
-
-	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
-		if (strcmp(unit, units[i].name) == 0)
-			return units[i].ns;
-	return 0;
-}
-
-static bool take_duration(struct emit *e, const char *text)
-{
-	char *unit;
-
-	errno = 0;
-	double n = strtod(text, &unit);
-	double ns = n * (double)unit_ns(unit);
-	e->has_duration = *text >= '0' && *text <= '9' && !errno && unit_ns(unit) && ns < 1e18;
-	e->duration_ns = e->has_duration ? (uint64_t)(ns + 0.5) : 0;
-	if (!e->has_duration)
-		complain("--duration %s: give 350ms, 1.5s or 2m", text);
-	return e->has_duration;
-}
-
-static bool take_start(struct emit *e, const char *text)
-{
-	if (api_since(str_of(text), clock_unix_ns(), &e->start_ns))
-		return true;
-	complain("--start %s: give 5m, unix seconds, or a time as 2026-11-24T01:02:03Z", text);
-	return false;
-}
-
-/* As this tool prints it and as the protocol takes it; a trace id's 32 digits, too. */
-static bool take_run(struct sidelight_run *ret, const char *text)
-{
-	struct run_id id;
-
-	if (strlen(text) == 32 && hex_read(ret->id, sizeof(ret->id), text))
-		return true;
-	if (!*text || strlen(text) > CAP_RUN_ID || !utf8_is_valid(text, strlen(text))) {
-		complain("%s is no run id: give what emit start printed", *text ? text : "\"\"");
-		return false;
-	}
-	run_id_of_text(&id, str_of(text));
-	memcpy(ret->id, id.b, sizeof(ret->id));
-	return true;
-}
-
-/* KEY:=VALUE's value. */
-static bool parse_value(struct sidelight_attr *a, const char *text)
-{
-	char *end;
-
-	if (strcmp(text, "true") == 0 || strcmp(text, "false") == 0) {
-		*a = sidelight_bool(a->key, *text == 't');
-		return true;
-	}
-	errno = 0;
-	*a = sidelight_int(a->key, strtoll(text, &end, 10));
-	if (*text && !*end && !errno)
-		return true;
-	*a = sidelight_double(a->key, strtod(text, &end));
-	return *text && !*end;
-}
-
-/* Splits text in place, as getopt lets us. */
-static bool take_pair(struct pairs *p, const char *flag, char *text, bool is_count)
-{
-	char *equals = strchr(text, '=');
-	struct sidelight_attr *a = &p->list[p->count];
-
-	if (p->count == PAIRS_MAX) {
-		complain("--%s: %d are the most", flag, PAIRS_MAX);
-		return false;
-	}
-	if (!equals || equals == text) {
-		complain("--%s %s: give KEY=VALUE", flag, text);
-		return false;
-	}
-	bool is_typed = !is_count && equals[-1] == ':';
-	equals[is_typed ? -1 : 0] = '\0';
-	for (size_t i = 0; i < p->count; i++)
-		if (strcmp(p->list[i].key, text) == 0) {
-			complain("--%s: %s is there twice", flag, text);
-			return false;
-		}
-	a->key = text;
-	p->count++;
-	if (!is_typed && !is_count)
-		*a = sidelight_string(text, equals + 1);
-	else if (!parse_value(a, equals + 1) || (is_count && a->type != SIDELIGHT_INT)) {
-		complain("--%s %s: %s is no number", flag, text, equals + 1);
-		return false;
-	}
-	return true;
-}
 
 /* "-" is what stdin says. */
 static bool take_text(struct emit *e, const char **ret, const char *text)
@@ -264,8 +149,7 @@ static const struct option options[] = {
 	 BIT(OPT_MODEL) | BIT(OPT_PROVIDER) | BIT(OPT_SESSION) | BIT(OPT_USER) | BIT(OPT_TAG) |    \
 	 BIT(OPT_START))
 #define OF_END                                                                                     \
-	(BIT(OPT_MODEL) | BIT(OPT_OUTPUT) | BIT(OPT_ERROR) | BIT(OPT_ERROR_TYPE) |                 \
-	 BIT(OPT_USAGE) | BIT(OPT_FINISH))
+	(BIT(OPT_OUTPUT) | BIT(OPT_ERROR) | BIT(OPT_ERROR_TYPE) | BIT(OPT_USAGE) | BIT(OPT_FINISH))
 
 static bool take_owner(struct emit *e, const char *text)
 {
@@ -281,8 +165,8 @@ static bool take_owner(struct emit *e, const char *text)
 
 static bool take_tag(struct emit *e, const char *text)
 {
-	if (e->start.tag_count == PAIRS_MAX) {
-		complain("--tag: %d are the most", PAIRS_MAX);
+	if (e->start.tag_count == EMIT_PAIRS_MAX) {
+		complain("--tag: %d are the most", EMIT_PAIRS_MAX);
 		return false;
 	}
 	e->start.tags = e->tags;
@@ -338,10 +222,10 @@ static bool take_option(struct emit *e, int option, char *text)
 	switch (option) {
 	case OPT_PARENT:
 		e->start.parent = &e->parent;
-		return take_run(&e->parent, text);
+		return emit_run(text, &e->parent);
 	case OPT_ID:
 		e->has_run = true;
-		return take_run(&e->run, text);
+		return emit_run(text, &e->run);
 	case OPT_INPUT:
 		return take_text(e, &e->start.input, text);
 	case OPT_OUTPUT:
@@ -349,15 +233,16 @@ static bool take_option(struct emit *e, int option, char *text)
 	case OPT_TAG:
 		return take_tag(e, text);
 	case OPT_START:
-		return take_start(e, text);
+		return emit_time(text, &e->start_ns);
 	case OPT_DURATION:
-		return take_duration(e, text);
+		e->has_duration = true;
+		return emit_duration(text, &e->duration_ns);
 	case OPT_ERROR:
 		return take_error(e, text);
 	case OPT_USAGE:
-		return take_pair(&e->usage, "usage", text, true);
+		return emit_pair(&e->usage, "usage", text, true);
 	case OPT_ATTR:
-		return take_pair(&e->attrs, "attr", text, false);
+		return emit_pair(&e->attrs, "attr", text, false);
 	case OPT_OWNER:
 		return take_owner(e, text);
 	default:
@@ -421,9 +306,9 @@ static int say_span(struct emit *e, struct sidelight *sl)
 	int r = say_start(e, sl);
 	if (r < 0)
 		return r;
-	uint64_t took = e->has_duration     ? e->duration_ns
-	                : now > e->start_ns ? now - e->start_ns
-	                                    : 0;
+	uint64_t took = e->duration_ns;
+	if (!e->has_duration && now > e->start_ns)
+		took = now - e->start_ns;
 	e->end.unix_ns = e->start_ns + took;
 	e->end.mono_ns = e->start.mono_ns + took;
 	e->attrs.count = 0; // said already
@@ -440,7 +325,7 @@ struct verb {
 
 static const struct verb verbs[] = {
 	{"start", say_start, COMMON | OF_START, 0, true},
-	{"end", say_end, COMMON | OF_END, 1, false},
+	{"end", say_end, COMMON | OF_END | BIT(OPT_MODEL), 1, false},
 	{"event", say_event, COMMON, 2, false},
 	{"span", say_span, COMMON | OF_START | OF_END | BIT(OPT_DURATION), 0, true},
 };
@@ -468,11 +353,12 @@ static bool take_words(struct emit *e, const struct verb *verb, int count, char 
 		                            : "the run's id and the event's name");
 		return false;
 	}
-	if (count > 1)
-		e->event.name = words[1];
-	if (count > 1 && !*words[1])
+	if (count > 1 && !*words[1]) {
 		complain("an event has a name");
-	return (count < 2 || *words[1]) && (count == 0 || take_run(&e->run, words[0]));
+		return false;
+	}
+	e->event.name = count > 1 ? words[1] : NULL;
+	return count == 0 || emit_run(words[0], &e->run);
 }
 
 /* An exit code, or -1 to go on. */

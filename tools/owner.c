@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -49,14 +50,12 @@ static bool is_same(const struct image *a, const struct image *b)
 static long parent_of(long pid)
 {
 	char text[1024];
-	long parent = 0;
 
 	ssize_t n = read_file(pid, "stat", text, sizeof(text) - 1);
 	text[n > 0 ? n : 0] = '\0';
 	const char *behind_name = strrchr(text, ')'); // the name may hold anything
-	if (!behind_name || sscanf(behind_name, ") %*c %ld", &parent) != 1)
-		return 0;
-	return parent;
+	// ") S 4711": its state, of one letter, then its parent.
+	return behind_name && strlen(behind_name) > 4 ? strtol(behind_name + 4, NULL, 10) : 0;
 }
 
 long owner_find(void)

@@ -131,7 +131,7 @@ static void read_why(struct private_collector *p, const char *log)
 			memcpy(p->why, line, sizeof(line));
 	}
 	if (f)
-		fclose(f);
+		(void)fclose(f);
 }
 
 /* Until it serves. False when it has ended, or takes too long. */

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -76,9 +77,9 @@ static int64_t own_pid(int64_t pid)
 	while (own == 0 && fgets(line, sizeof(line), f)) {
 		const char *last = strncmp(line, "NSpid:", 6) == 0 ? strrchr(line, '\t') : NULL;
 		if (last)
-			(void)sscanf(last, "%" SCNd64, &own);
+			own = strtoll(last, NULL, 10);
 	}
-	fclose(f);
+	(void)fclose(f);
 	return own;
 }
 

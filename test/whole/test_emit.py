@@ -176,6 +176,25 @@ def test_what_a_script_left_open_within_a_run_is_told_by_its_exit(script, daemon
     assert whole["tool_call_count"] == 1
 
 
+def test_a_script_in_another_pid_namespace_is_watched_too(daemon, tool, environment):
+    if subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True).returncode:
+        pytest.skip("no PID namespaces here")
+    running = daemon()
+    script = f"id=$({tool} emit start --name x); echo $id; read line || true"
+    process = subprocess.Popen(
+        ["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", script],
+        env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )
+    run = uuid.UUID(process.stdout.readline().strip())
+    time.sleep(1.5)
+    assert running.span(run.bytes)["status"]["code"] == "running"
+    process.communicate(timeout=20)
+    (span,) = eventually(running.spans)
+    assert span["attributes"]["error.type"] == "process_lost"
+    assert "is gone" in span["attributes"]["sidelight.evidence"]
+    assert "not visible" not in span["attributes"]["sidelight.evidence"]
+
+
 def test_a_named_owner_keeps_a_run_open(emit, daemon):
     running = daemon()
     emit("start", "--name", "x", "--owner", str(os.getpid()))
