@@ -271,8 +271,7 @@ static void tell_end(struct run *r)
 /* --- the report --- */
 
 struct bill {
-	unsigned llm_calls, tool_calls;
-	int64_t tokens_in, tokens_out;
+	int64_t llm_calls, tool_calls, tokens_in, tokens_out;
 	bool runs; // something that is ours does
 };
 
@@ -294,6 +293,19 @@ static struct bill add_up(const json_t *spans, uint64_t begin_ns)
 	return b;
 }
 
+/* The request's own sums know which calls are two views of one. */
+static void correct(struct bill *b, const json_t *trace)
+{
+	struct trace_row row = doc_trace_row(trace);
+
+	if (doc_int(trace, "llm_calls") < 0)
+		return;
+	b->llm_calls = doc_int(trace, "llm_calls");
+	b->tool_calls = doc_int(trace, "tool_call_count");
+	b->tokens_in = row.tokens_in;
+	b->tokens_out = row.tokens_out;
+}
+
 static int get_bill(struct cmd *c, uint64_t begin_ns, struct bill *ret)
 {
 	const struct request request = {.endpoint = ENDPOINT_TRACE, .id = c->id};
@@ -304,8 +316,10 @@ static int get_bill(struct cmd *c, uint64_t begin_ns, struct bill *ret)
 	json_t *doc =
 		err < 0 ? NULL
 			: json_loadb((const char *)answer.data, answer.len, JSON_ALLOW_NUL, NULL);
-	if (doc)
+	if (doc) {
 		*ret = add_up(json_object_get(doc, "spans"), begin_ns);
+		correct(ret, json_object_get(doc, "trace"));
+	}
 	json_decref(doc);
 	buf_deinit(&answer);
 	return err;
@@ -330,9 +344,10 @@ static void put_bill(struct cmd *c, const struct bill *b, uint64_t took_ns)
 
 	text_tokens(tokens, &c->term, b->tokens_in, b->tokens_out);
 	text_duration(duration, &c->term, took_ns);
-	buf_printf(&c->out, "\n%u LLM call%s   %u tool call%s   %s%s%s%s\n", b->llm_calls,
-	           b->llm_calls == 1 ? "" : "s", b->tool_calls, b->tool_calls == 1 ? "" : "s",
-	           *tokens ? "tokens " : "", tokens, *tokens ? "   " : "", duration);
+	buf_printf(&c->out, "\n%" PRId64 " LLM call%s   %" PRId64 " tool call%s   %s%s%s%s\n",
+	           b->llm_calls, b->llm_calls == 1 ? "" : "s", b->tool_calls,
+	           b->tool_calls == 1 ? "" : "s", *tokens ? "tokens " : "", tokens,
+	           *tokens ? "   " : "", duration);
 }
 
 /* On stderr: stdout is the command's. */

@@ -348,6 +348,20 @@ def test_all_that_a_command_reports_is_one_request(run, daemon, tmp_path):
     assert not os.path.exists(tmp_path / "data" / "log")  # and no collector of its own
 
 
+TWICE = """
+import os, sidelight
+with sidelight.run("chat", kind="llm", model="gpt-4o", traceparent=os.environ["TRACEPARENT"]) as call:
+    with sidelight.run("create", kind="llm", model="gpt-4o") as same:
+        same.usage = {"prompt_tokens": 12, "completion_tokens": 5}
+    call.usage = {"input_tokens": 12, "output_tokens": 5}
+"""
+
+
+def test_a_call_that_two_instrumentations_report_is_billed_once(run):
+    done = run(*python(TWICE))
+    assert done.stderr.splitlines()[-1].startswith("1 LLM call   0 tool calls   tokens 12→5   ")
+
+
 def test_each_request_of_a_server_is_its_own(run, daemon):
     running = daemon()
     code = "import sidelight\nfor n in range(3):\n    with sidelight.run('r', kind='agent'): pass\n"
