@@ -413,6 +413,19 @@ def test_an_exit_code_is_the_evidence_of_what_was_left_open(run, daemon):
     assert "exit code 3" in span["status"]["message"]
 
 
+def test_a_run_goes_on_over_a_restart_of_the_collector(start, daemon):
+    running = daemon()
+    process = start("--name", "slow", "--", "sh", "-c", "echo ready; read line; exit 6")
+    assert process.stdout.readline() == "ready\n"
+    assert running.stop() == 0
+    running = daemon()
+    _, shown = process.communicate("\n", timeout=60)
+    assert process.returncode == 6
+    (span,) = running.spans()
+    assert span["attributes"]["process.exit.code"] == 6 and span["status"]["message"] == "exit code 6"
+    assert "agent slow" in shown
+
+
 # --- its collector --------------------------------------------------------------------------
 
 
