@@ -27,7 +27,7 @@ enum {
 	ACK_MS = 2000,
 	SETTLE_MS = 3000, // for what the command left open to be judged
 	NAP_MS = 20,
-	READ_MS = 50, // within which the collector reads what the command said last
+	READ_MS = 50, // longer than the collector rests between two reads
 };
 
 static const char help[] =
@@ -393,7 +393,10 @@ static void accompany(struct run *r)
 	r->end_mono_ns = clock_mono_ns();
 	if (!r->sl)
 		return;
-	(void)poll(NULL, 0, READ_MS); // its root is to end after all else
+	// Its root is to end after all else: what was said until now is read by the time that we
+	// hear that what we say next has been.
+	(void)poll(NULL, 0, READ_MS);
+	(void)sidelight_flush(r->sl, ACK_MS);
 	tell_end(r);
 	if (!r->quiet && !r->each)
 		report(r);

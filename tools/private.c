@@ -61,6 +61,7 @@ void private_dir_remove(const struct private_dir *d)
 
 bool private_is_there(const char *socket_path)
 {
+	static const uint8_t bye[] = {0, 0, 0, 3, 0x92, 7, 0x80}; // lest it look like a loss
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 
 	if (strlen(socket_path) >= sizeof(addr.sun_path))
@@ -69,6 +70,8 @@ bool private_is_there(const char *socket_path)
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	bool there = fd >= 0 && (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0 ||
 	                         errno == EAGAIN); // it is busy
+	if (there)
+		(void)send(fd, bye, sizeof(bye), MSG_NOSIGNAL | MSG_DONTWAIT);
 	if (fd >= 0)
 		close(fd);
 	return there;

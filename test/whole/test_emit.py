@@ -95,7 +95,7 @@ echo 'done' | emit end $request --output -
     assert whole["user_message"] == "all of it" and whole["agent_response"] == "done\n"
     assert whole["session_id"] == "s-1" and whole["user_id"] == "ada" and whole["tags"] == ["nightly"]
     assert whole["prompt_tokens"] == 12 and whole["tool_call_count"] == 1
-    assert_ledger(running)
+    assert assert_ledger(running)("sidelight_connections_lost_total") == 0
 
 
 def test_an_error_is_one(emit, daemon):

@@ -345,6 +345,7 @@ def test_all_that_a_command_reports_is_one_request(run, daemon, tmp_path):
     assert metrics("chat_requests_total", provider="openai", model="gpt-4o") == 1
     assert metrics("llm_tokens_total", token_type="total_tokens") == 22
     assert metrics("tool_calls_total") == 1
+    assert metrics("sidelight_connections_lost_total") == 0
     assert not os.path.exists(tmp_path / "data" / "log")  # and no collector of its own
 
 
