@@ -129,7 +129,8 @@ static char *absolute(char *path)
 static void start_private(struct run *r)
 {
 	if (r->dir.path[0] == '\0') {
-		complain("no directory for a collector: the command runs untraced");
+		if (!r->quiet)
+			complain("no directory for a collector: the command runs untraced");
 		return;
 	}
 	int err = private_start(&r->collector, &r->dir, &r->child.before);
