@@ -2,18 +2,33 @@
 
     import sidelight
 
-    with sidelight.run("answer", kind="agent", input=question) as run:
-        run.output = answer(question)
+    sidelight.install()  # LangChain and LangGraph: every run of this process
 
-LangChain and LangGraph: pass callbacks=[sidelight.SidelightCallbackHandler()] in a run's
-config, or call sidelight.install() once for all runs of the process.
+    @sidelight.tool  # and your own functions
+    def weather(city): ...
+
+    with sidelight.span("answer", kind="agent", input=question) as run:
+        run.output = answer(question)
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Iterable, Optional, Union
 
-from ._api import Run, configure, event, exited, flush, run, watch
+from ._api import (
+    Run,
+    configure,
+    current,
+    environ,
+    event,
+    exited,
+    flush,
+    run,
+    span,
+    traceparent,
+    watch,
+)
+from ._decorators import agent, chain, llm, retriever, tool, wrap
 from ._version import __version__
 
 if TYPE_CHECKING:
@@ -23,25 +38,52 @@ __all__ = [
     "Run",
     "SidelightCallbackHandler",
     "__version__",
+    "agent",
+    "chain",
     "configure",
+    "current",
+    "environ",
     "event",
     "exited",
     "flush",
+    "handler",
     "install",
+    "llm",
+    "retriever",
     "run",
+    "span",
+    "tool",
+    "trace",
+    "traceparent",
     "watch",
+    "wrap",
 ]
 
 
-def install() -> list[str]:
-    """Reports all runs of the frameworks that are here. Returns their names."""
-    try:
-        from .langchain import install as install_langchain
+def install(only: Union[Iterable[str], str, None] = None) -> list[str]:
+    """Reports all runs of the frameworks that are here, or of those named in `only`.
 
-        install_langchain()
-    except Exception:
-        return []
-    return ["langchain"]
+    Nothing is imported: a framework is attached to when the process imports it. Returns the names
+    of those that are here; a name that isn't known is passed over.
+    """
+    from ._install import install
+
+    return install(only)
+
+
+def handler() -> SidelightCallbackHandler:
+    """A callback handler for one LangChain run: config={"callbacks": [sidelight.handler()]}."""
+    from ._install import handler
+
+    return handler()
+
+
+def trace(trace_id: Any, timeout: float = 2.0) -> Optional[dict[str, Any]]:
+    """The trace as the collector has it, `{"trace": {…}, "spans": […]}`, with all that this process
+    has reported; None if that isn't to be had in time. It blocks the thread."""
+    from ._query import trace
+
+    return trace(trace_id, timeout)
 
 
 def __getattr__(name: str) -> Any:

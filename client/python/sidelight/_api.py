@@ -1,4 +1,4 @@
-"""Runs and events as an agent's own code reports them.
+"""Runs and events as an agent's own code reports them, and where they belong.
 
 No function here raises, blocks or prints: telemetry that fails is lost, and nothing else.
 """
@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Callable, Optional, TypeVar, Union
 
 from . import _wire
+from ._ids import run_bytes, span_id, trace_of
 from ._transport import Transport
 from ._values import absorb, read, text
 from ._version import __version__
@@ -25,9 +26,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_MESSAGE = 16 * 1024  # characters of an error's message
 MAX_STACK = 16 * 1024  # and of its stack, of which the end is kept
+MAX_ABOVE = 4096
 
 _service: Optional[str] = None
 _resource: dict[str, Any] = {}
+
+# The traceparent that this process was started with, and its trace id; read by the first root run.
+_inherited: Optional[tuple[Optional[str], Optional[str]]] = None
+
+# What is above each open run that a framework reports: another such run, a trace, or nothing.
+_above: dict[RunId, Optional[RunId]] = {}
 
 
 def guarded(function: F) -> F:
@@ -82,7 +90,7 @@ def configure(
         _service = service
     if resource is not None:
         _resource = dict(resource)
-    if buffer is not None:
+    if isinstance(buffer, int):
         transport.limit = buffer
     transport.greet(None if socket is None else os.fspath(socket))
 
@@ -107,16 +115,56 @@ def new_run_id() -> bytes:
 def start_run(run_id: RunId, **fields: Any) -> None:
     """Reports a start. The fields are those of the protocol: kind, name, parent, input, …"""
     unix_ns, mono_ns = time.time_ns(), time.monotonic_ns()
-    if transport.wants():
-        transport.emit(_frame(_wire.start, run_id, unix_ns, mono_ns, fields))
+    _place(run_id, fields)
+    _start(run_id, unix_ns, mono_ns, fields)
 
 
 @guarded
 def end_run(run_id: RunId, **fields: Any) -> None:
     """Reports an end: output, usage, model, finish, error, attrs."""
     unix_ns, mono_ns = time.time_ns(), time.monotonic_ns()
+    _above.pop(run_id, None)
+    _end(run_id, unix_ns, mono_ns, fields)
+
+
+def _start(run_id: RunId, unix_ns: int, mono_ns: int, fields: dict[str, Any]) -> None:
+    if fields.get("parent") is None and fields.get("traceparent") is None:
+        fields["traceparent"] = inherited()[0]
+    if transport.wants():
+        transport.emit(_frame(_wire.start, run_id, unix_ns, mono_ns, fields))
+
+
+def _end(run_id: RunId, unix_ns: int, mono_ns: int, fields: dict[str, Any]) -> None:
     if transport.wants():
         transport.emit(_frame(_wire.end, run_id, unix_ns, mono_ns, fields))
+
+
+def _place(run_id: RunId, fields: dict[str, Any]) -> None:
+    """Remembers where a framework's run is, as long as it is open."""
+    above = fields.get("parent")
+    if above is not None:
+        current = _open_run()
+        if current is not None and current.id == above:
+            above = _Trace(current.trace_id)
+    elif fields.get("traceparent") is not None:
+        trace = trace_of(fields["traceparent"])
+        above = trace and _Trace(trace)
+    _above[run_id] = above
+    if len(_above) > MAX_ABOVE:  # the oldest never ended
+        try:
+            del _above[next(iter(_above))]
+        except (RuntimeError, KeyError):
+            pass  # another thread did it
+
+
+def inherited() -> tuple[Optional[str], Optional[str]]:
+    """$TRACEPARENT as it was when first asked for, and its trace id."""
+    global _inherited
+    if _inherited is None:
+        given = os.environ.get("TRACEPARENT")
+        trace = trace_of(given)
+        _inherited = (given, trace) if trace else (None, None)
+    return _inherited
 
 
 def _frame(
@@ -181,6 +229,7 @@ class Run:
         "error",
         "outer",
         "_around",
+        "_above",
         "_start",
         "_attrs",
         "_token",
@@ -192,12 +241,19 @@ class Run:
         self.usage: Optional[dict[str, Any]] = None
         self.model: Optional[str] = None
         self.finish: Union[str, list[str], None] = None
-        self.error: Optional[dict[str, str]] = None
+        self.error: Union[BaseException, dict[str, str], str, None] = None
         self.outer: Optional[bytes] = None  # the LangChain run that this one is in
         self._around: Optional[Run] = None
+        self._above: Union[Run, RunId, _Trace, None] = None  # what it is a part of
         self._start: Optional[dict[str, Any]] = fields
         self._attrs: dict[str, Any] = {}
         self._token: Optional[contextvars.Token[Optional[Run]]] = None
+
+    @property
+    def trace_id(self) -> str:
+        """The id of the trace that this run is in, known once it is entered: 32 hex digits."""
+        trace: str = read(_trace_id, self, default="")
+        return trace
 
     def set(self, /, **fields: Any) -> Run:
         """Sets output, usage, model, finish or error; every other name is an attribute."""
@@ -213,15 +269,7 @@ class Run:
         run_event(self.id, name, attrs)
 
     def __enter__(self) -> Run:
-        fields, self._start = self._start, None  # the input isn't held until the end
-        if fields is None:
-            return self  # a run is entered once
-        self.outer = _langchain_run()
-        self._around = _open_run()
-        if fields["parent"] is None:
-            fields["parent"] = parent_within(self.outer)
-        self._token = _current.set(self)
-        start_run(self.id, **fields)
+        begin(self)
         return self
 
     def __exit__(
@@ -230,24 +278,94 @@ class Run:
         error: Optional[BaseException],
         traceback: Optional[TracebackType],
     ) -> None:
-        token, self._token = self._token, None
-        if token is None:
-            return
-        if error is not None and self.error is None and not _is_clean_exit(error):
-            self.error = error_of(error)
-        end_run(
-            self.id,
-            output=self.output,
-            usage=self.usage,
-            model=self.model,
-            finish=self.finish,
-            error=read(_error_fields, self.error),
-            attrs=self._attrs,
-        )
-        try:
-            _current.reset(token)
-        except ValueError:
-            pass  # a generator closed in another context than it was begun in: see _open_run
+        finish(self, error, self.output)
+
+    async def __aenter__(self) -> Run:
+        begin(self)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
+        finish(self, error, self.output)
+
+
+class _Trace(str):
+    """A trace that others began."""
+
+    __slots__ = ()
+
+
+@guarded
+def begin(run: Run) -> None:
+    """Opens a run, once, in this context."""
+    fields, run._start = run._start, None  # the input isn't held until the end
+    if fields is None:
+        return
+    unix_ns, mono_ns = time.time_ns(), time.monotonic_ns()
+    run.outer = _langchain_run()
+    run._around = around = _open_run()
+    above = fields["parent"]
+    if above is None:
+        trace = trace_of(fields["traceparent"])
+        if trace is not None:
+            above = _Trace(trace)
+        elif around is not None and around.outer == run.outer:
+            above = around
+        else:
+            above = run.outer
+    run._above = above
+    run._token = _current.set(run)
+    fields["parent"] = None if type(above) is _Trace else above.id if type(above) is Run else above
+    _start(run.id, unix_ns, mono_ns, fields)
+
+
+@guarded
+def finish(run: Run, error: Optional[BaseException], output: Any) -> None:
+    """Closes a run that is open, and gives the context back to the one around it."""
+    token, run._token = run._token, None
+    if token is None:
+        return
+    unix_ns, mono_ns = time.time_ns(), time.monotonic_ns()
+    leave(token)
+    failed: Any = run.error
+    if failed is None and error is not None and not read(_is_clean_exit, error, default=False):
+        failed = error
+    fields = {
+        "output": output,
+        "usage": run.usage,
+        "model": run.model,
+        "finish": run.finish,
+        "error": None if failed is None else read(_error_fields, failed),
+        "attrs": run._attrs,
+    }
+    _end(run.id, unix_ns, mono_ns, fields)
+
+
+def leave(token: contextvars.Token[Any]) -> None:
+    """Gives a context variable its old value, once."""
+    try:
+        token.var.reset(token)
+    except (RuntimeError, ValueError):
+        pass  # a generator closed in another context than it was begun in: see _open_run
+
+
+def _trace_id(run: Union[Run, RunId]) -> str:
+    """The trace of a run, or of one that a framework reported."""
+    for _ in range(MAX_ABOVE):
+        above = run._above if isinstance(run, Run) else _above.get(run)
+        if type(above) is _Trace:
+            return str(above)
+        above = above if isinstance(above, Run) else _wire.run_id_of(above)
+        if above is None:
+            return inherited()[1] or run_bytes(run.id if isinstance(run, Run) else run).hex()
+        if not isinstance(above, Run) and above not in _above:
+            return run_bytes(above).hex()  # the collector takes the same for what it can't find
+        run = above
+    return ""
 
 
 _current: contextvars.ContextVar[Optional[Run]] = contextvars.ContextVar("sidelight", default=None)
@@ -261,7 +379,7 @@ def _open_run() -> Optional[Run]:
     return current
 
 
-def run(
+def span(
     name: str,
     /,
     *,
@@ -276,7 +394,8 @@ def run(
     traceparent: Optional[str] = None,
     **attrs: Any,
 ) -> Run:
-    """A run to be entered with `with`. It is a child of the run around it, or of `parent`.
+    """A run to be entered with `with` or `async with`. It is a child of `parent`, or of the
+    caller that `traceparent` names, else of the run around it.
 
     `kind` is one of agent, chain, llm, tool, retriever, embedding, other.
     """
@@ -284,7 +403,7 @@ def run(
         {
             "kind": kind,
             "name": name,
-            "parent": parent.id if isinstance(parent, Run) else parent,
+            "parent": parent,
             "traceparent": traceparent,
             "session": session,
             "user": user,
@@ -297,6 +416,42 @@ def run(
     )
 
 
+run = span
+
+
+def current() -> Run:
+    """The current run of this module's making; without one, a run that nobody hears of."""
+    return _open_run() or Run({})
+
+
+def traceparent() -> Optional[str]:
+    """What tells another process that it works for the current run: W3C trace context. Without
+    a run, what this process was told."""
+    return read(_traceparent)
+
+
+def _traceparent() -> Optional[str]:
+    langchain = _langchain_run()
+    run = _open_run()
+    if run is not None and run.outer == langchain:
+        return f"00-{_trace_id(run)}-{span_id(run.id)}-01"
+    if langchain is not None:
+        return f"00-{_trace_id(langchain)}-{span_id(langchain)}-01"
+    return inherited()[0]
+
+
+def environ() -> dict[str, str]:
+    """This process's environment for one that it starts: with TRACEPARENT, and with the socket
+    that configure() named."""
+    env = dict(os.environ)
+    above = traceparent()
+    if above is not None:
+        env["TRACEPARENT"] = above
+    if type(transport.path) is str:
+        env["SIDELIGHT_SOCKET"] = transport.path
+    return env
+
+
 def event(name: str, /, **attrs: Any) -> None:
     """Adds something that happened just now to the current run; nothing without one."""
     run_id = parent_within(_langchain_run())
@@ -305,10 +460,10 @@ def event(name: str, /, **attrs: Any) -> None:
 
 
 def parent_within(langchain: Optional[bytes]) -> Optional[bytes]:
-    """The innermost of the current `run()` and the LangChain run that is around here.
+    """The innermost of the current `span()` and the LangChain run that is around here.
 
-    A `run()` knows the LangChain run it began in. If that is still the one around us, the
-    `run()` is the inner one; if not, LangChain has gone deeper since.
+    A `span()` knows the LangChain run it began in. If that is still the one around us, the
+    `span()` is the inner one; if not, LangChain has gone deeper since.
     """
     current = _open_run()
     if current is not None and current.outer == langchain:

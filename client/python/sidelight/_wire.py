@@ -76,7 +76,7 @@ def _texts(value: Any) -> list[str]:
     return [text(value)]
 
 
-def _run_id(value: Any) -> Optional[RunId]:
+def run_id_of(value: Any) -> Optional[RunId]:
     """16 bytes, a text, or a UUID's bytes; a parent that is none of these is left out."""
     if isinstance(value, str):
         raw = value.encode("utf-8", "replace")
@@ -126,7 +126,7 @@ def start(
         fields["kind"] = text(kind)
     if name is not None:
         fields["name"] = text(name)
-    above = _run_id(parent)
+    above = run_id_of(parent)
     if above is not None:
         fields["parent"] = above
     if traceparent is not None:
