@@ -309,6 +309,8 @@ def begin(run: Run) -> None:
     run.outer = _langchain_run()
     run._around = around = _open_run()
     above = fields["parent"]
+    if above is not None and type(above) is not Run:
+        above = read(_wire.run_id_of, above)
     if above is None:
         trace = trace_of(fields["traceparent"])
         if trace is not None:
@@ -356,13 +358,14 @@ def leave(token: contextvars.Token[Any]) -> None:
 def _trace_id(run: Union[Run, RunId]) -> str:
     """The trace of a run, or of one that a framework reported."""
     for _ in range(MAX_ABOVE):
-        above = run._above if isinstance(run, Run) else _above.get(run)
+        above = run._above if type(run) is Run else _above.get(run)
         if type(above) is _Trace:
             return str(above)
-        above = above if isinstance(above, Run) else _wire.run_id_of(above)
+        if type(above) is not Run:
+            above = _wire.run_id_of(above)
         if above is None:
-            return inherited()[1] or run_bytes(run.id if isinstance(run, Run) else run).hex()
-        if not isinstance(above, Run) and above not in _above:
+            return inherited()[1] or run_bytes(run.id if type(run) is Run else run).hex()
+        if type(above) is not Run and above not in _above:
             return run_bytes(above).hex()  # the collector takes the same for what it can't find
         run = above
     return ""

@@ -109,7 +109,7 @@ class _Spec:
     __slots__ = ("kind", "output", "_input", "_fields", "_names", "_rest", "_self")
 
     def __init__(self, function: Any, kind: str, name: Any, input: bool, output: bool, fields: Any):
-        self.kind, self.output, self._input = kind, output, input
+        self.kind, self.output, self._input = kind, output is not False, input is not False
         if name is None:
             name = getattr(_innermost(function), "__name__", None) or type(function).__name__
         self._fields = {"kind": kind, "name": name, "parent": None, "traceparent": None, **fields}
@@ -339,7 +339,7 @@ class _Decorator:
         **attrs: Any,
     ) -> Any:
         fields = {"model": model, "provider": provider, "tags": tags, "attrs": attrs}
-        if function is None or isinstance(function, str):
+        if function is None or type(function) is str:
             options = (function if name is None else name, input, output, fields)
             return lambda function: _decorated(function, self._kind, options)
         return _decorated(function, self._kind, (name, input, output, fields))

@@ -6,6 +6,7 @@ from typing import Optional, Union
 
 _MASK = (1 << 64) - 1
 _LOWER_HEX = frozenset("0123456789abcdef")
+_HEX = frozenset("0123456789abcdefABCDEF-")
 
 
 def hash64(seed: int, data: bytes) -> int:
@@ -25,11 +26,8 @@ def run_bytes(run_id: Union[bytes, str]) -> bytes:
     """The 16 bytes of a run id, which may be a text."""
     if isinstance(run_id, bytes):
         return run_id
-    if [len(group) for group in run_id.split("-")] == [8, 4, 4, 4, 12]:
-        try:
-            return bytes.fromhex(run_id.replace("-", ""))
-        except ValueError:
-            pass
+    if [len(group) for group in run_id.split("-")] == [8, 4, 4, 4, 12] and _HEX.issuperset(run_id):
+        return bytes.fromhex(run_id.replace("-", ""))
     raw = run_id.encode("utf-8", "replace")
     return b"".join(hash64(seed, raw).to_bytes(8, "big") for seed in (1, 2))
 

@@ -49,13 +49,16 @@ def handler() -> Any:
 
 def _install(name: str) -> bool:
     theirs, ours = INTEGRATIONS[name]
-    if theirs in sys.modules:
+    if _is_ready(theirs):
         return _attach(ours)
     _finder.wait_for(theirs, ours)
-    # It may have been imported by another thread meanwhile.
-    if theirs in sys.modules and _finder.waits.pop(theirs, None):
-        return _attach(ours)
     return _is_here(theirs.partition(".")[0])
+
+
+def _is_ready(theirs: str) -> bool:
+    """Says whether a module is imported, all of it."""
+    module = sys.modules.get(theirs)
+    return module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False)
 
 
 def _attach(ours: str) -> bool:
@@ -102,14 +105,21 @@ class _Finder:
             sys.meta_path = [self, *sys.meta_path]  # type: ignore[list-item]
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        if name not in self.waits:
-            return None
         try:
+            self._look()
+            if name not in self.waits:
+                return None
             spec = _find(name, path, target)
             return spec if spec is not None and self._listen(name, spec.loader) else None
         except Exception as error:
             absorb(error)
             return None  # the other finders are asked again, and raise it themselves
+
+    def _look(self) -> None:
+        """What was on its way when we began to wait for it comes without a word."""
+        for theirs in list(self.waits):
+            if _is_ready(theirs):
+                self._arrived(theirs)
 
     def _listen(self, name: str, loader: Any) -> bool:
         """Has the loader tell us once the module is there."""

@@ -13,11 +13,12 @@ from sidelight import _api  # noqa: E402
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
     """The client as in a new process, looking for a collector that isn't there yet."""
-    for name in ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"):
+    for name in ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "TRACEPARENT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SIDELIGHT_SOCKET", str(tmp_path / "s.sock"))
     monkeypatch.setattr(_api, "_service", None)
     monkeypatch.setattr(_api, "_resource", {})
+    monkeypatch.setattr(_api, "_inherited", None)
     transport = _api.transport
     transport.after_fork()
     transport.path, transport.limit = None, 4 << 20
