@@ -255,6 +255,12 @@ class Run:
         trace: str = read(_trace_id, self, default="")
         return trace
 
+    @property
+    def span_id(self) -> str:
+        """The id of this run's span: 16 hex digits."""
+        span: str = read(span_id, self.id, default="")
+        return span
+
     def set(self, /, **fields: Any) -> Run:
         """Sets output, usage, model, finish or error; every other name is an attribute."""
         for name, value in fields.items():

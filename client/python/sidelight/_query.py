@@ -16,13 +16,21 @@ def trace(trace_id: Any, timeout: float = 2.0) -> Optional[dict[str, Any]]:
     """The trace as the collector has it, {"trace": {…}, "spans": […]}: first all that this
     process has reported is passed on. None if that isn't to be had in time. It blocks the thread.
     """
+    sock = None
     try:
         deadline = time.monotonic() + timeout
-        flush(timeout)
-        return _ask(f"/api/traces/{_trace_id(trace_id)}", deadline)
+        path = f"/api/traces/{_trace_id(trace_id)}"
+        sock = _connect(deadline)
+        if sock is None:
+            return None  # with nobody there, a flush would only wait
+        flush(_left(deadline))
+        return _get(sock, path, deadline)
     except BaseException as error:
         absorb(error)
         return None
+    finally:
+        if sock is not None:
+            sock.close()
 
 
 def _trace_id(given: Any) -> str:
@@ -38,40 +46,41 @@ def _trace_id(given: Any) -> str:
     return found
 
 
-def _ask(path: str, deadline: float) -> Optional[dict[str, Any]]:
-    for socket_path in transport._paths():
-        base = socket_path[:-5] if socket_path.endswith(".sock") and len(socket_path) > 5 else socket_path
+def _connect(deadline: float) -> Any:
+    import socket
+
+    for path in transport._paths():
+        base = path[:-5] if path.endswith(".sock") and len(path) > 5 else path
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            return _get(base + "-api.sock", path, deadline)
-        except OSError:
-            continue  # nobody there
+            sock.settimeout(_left(deadline))
+            sock.connect(base + "-api.sock")
+            return sock
+        except BaseException as error:
+            sock.close()
+            if not isinstance(error, (OSError, ValueError)):  # nobody there
+                raise
     return None
 
 
-def _get(socket_path: str, path: str, deadline: float) -> Optional[dict[str, Any]]:
+def _get(sock: Any, path: str, deadline: float) -> Optional[dict[str, Any]]:
     import http.client
     import json
-    import socket
 
     connection = http.client.HTTPConnection("localhost")
-    connection.sock = sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
+    connection.sock = sock
+    sock.settimeout(_left(deadline))
+    connection.request("GET", path)
+    response = connection.getresponse()
+    body = bytearray()
+    while response.status == 200 and len(body) <= MAX_ANSWER:
         sock.settimeout(_left(deadline))
-        sock.connect(socket_path)
-        connection.request("GET", path)
-        response = connection.getresponse()
-        body = bytearray()
-        while response.status == 200 and len(body) <= MAX_ANSWER:
-            sock.settimeout(_left(deadline))
-            piece = response.read1(1 << 16)
-            if not piece:
-                found: dict[str, Any] = json.loads(body)
-                return found
-            body += piece
-        return None
-    finally:
-        connection.close()
-        sock.close()
+        piece = response.read1(1 << 16)
+        if not piece:
+            found: dict[str, Any] = json.loads(body)
+            return found
+        body += piece
+    return None
 
 
 def _left(deadline: float) -> float:
