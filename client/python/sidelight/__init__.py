@@ -75,7 +75,8 @@ def handler() -> SidelightCallbackHandler:
     """A callback handler for one LangChain run: config={"callbacks": [sidelight.handler()]}."""
     from ._install import handler
 
-    return handler()
+    made: SidelightCallbackHandler = handler()
+    return made
 
 
 def trace(trace_id: Any, timeout: float = 2.0) -> Optional[dict[str, Any]]:

@@ -115,7 +115,7 @@ def new_run_id() -> bytes:
 def start_run(run_id: RunId, **fields: Any) -> None:
     """Reports a start. The fields are those of the protocol: kind, name, parent, input, …"""
     unix_ns, mono_ns = time.time_ns(), time.monotonic_ns()
-    _place(run_id, fields)
+    place(run_id, fields)
     _start(run_id, unix_ns, mono_ns, fields)
 
 
@@ -123,13 +123,11 @@ def start_run(run_id: RunId, **fields: Any) -> None:
 def end_run(run_id: RunId, **fields: Any) -> None:
     """Reports an end: output, usage, model, finish, error, attrs."""
     unix_ns, mono_ns = time.time_ns(), time.monotonic_ns()
-    _above.pop(run_id, None)
+    unplace(run_id)
     _end(run_id, unix_ns, mono_ns, fields)
 
 
 def _start(run_id: RunId, unix_ns: int, mono_ns: int, fields: dict[str, Any]) -> None:
-    if fields.get("parent") is None and fields.get("traceparent") is None:
-        fields["traceparent"] = inherited()[0]
     if transport.wants():
         transport.emit(_frame(_wire.start, run_id, unix_ns, mono_ns, fields))
 
@@ -139,15 +137,19 @@ def _end(run_id: RunId, unix_ns: int, mono_ns: int, fields: dict[str, Any]) -> N
         transport.emit(_frame(_wire.end, run_id, unix_ns, mono_ns, fields))
 
 
-def _place(run_id: RunId, fields: dict[str, Any]) -> None:
-    """Remembers where a framework's run is, as long as it is open."""
+def place(run_id: RunId, fields: dict[str, Any]) -> None:
+    """Remembers where a framework's run is, until unplace(). A root is put where this process is."""
     above = fields.get("parent")
     if above is not None:
         current = _open_run()
         if current is not None and current.id == above:
             above = _Trace(current.trace_id)
-    elif fields.get("traceparent") is not None:
-        trace = trace_of(fields["traceparent"])
+    else:
+        given = fields.get("traceparent")
+        if given is None:
+            fields["traceparent"], trace = inherited()
+        else:
+            trace = trace_of(given)
         above = trace and _Trace(trace)
     _above[run_id] = above
     if len(_above) > MAX_ABOVE:  # the oldest never ended
@@ -155,6 +157,10 @@ def _place(run_id: RunId, fields: dict[str, Any]) -> None:
             del _above[next(iter(_above))]
         except (RuntimeError, KeyError):
             pass  # another thread did it
+
+
+def unplace(run_id: RunId) -> None:
+    _above.pop(run_id, None)
 
 
 def inherited() -> tuple[Optional[str], Optional[str]]:
@@ -327,7 +333,10 @@ def begin(run: Run) -> None:
             above = run.outer
     run._above = above
     run._token = _current.set(run)
-    fields["parent"] = None if type(above) is _Trace else above.id if type(above) is Run else above
+    if above is None:
+        fields["traceparent"] = inherited()[0] or fields["traceparent"]
+    else:
+        fields["parent"] = None if type(above) is _Trace else above.id if type(above) is Run else above
     _start(run.id, unix_ns, mono_ns, fields)
 
 
@@ -364,14 +373,14 @@ def leave(token: contextvars.Token[Any]) -> None:
 def _trace_id(run: Union[Run, RunId]) -> str:
     """The trace of a run, or of one that a framework reported."""
     for _ in range(MAX_ABOVE):
-        above = run._above if type(run) is Run else _above.get(run)
+        run_id, above = (run.id, run._above) if isinstance(run, Run) else (run, _above.get(run))
         if type(above) is _Trace:
             return str(above)
-        if type(above) is not Run:
+        if not isinstance(above, Run):
             above = _wire.run_id_of(above)
         if above is None:
-            return inherited()[1] or run_bytes(run.id if type(run) is Run else run).hex()
-        if type(above) is not Run and above not in _above:
+            return inherited()[1] or run_bytes(run_id).hex()
+        if not isinstance(above, Run) and above not in _above:
             return run_bytes(above).hex()  # the collector takes the same for what it can't find
         run = above
     return ""
@@ -436,7 +445,8 @@ def current() -> Run:
 def traceparent() -> Optional[str]:
     """What tells another process that it works for the current run: W3C trace context. Without
     a run, what this process was told."""
-    return read(_traceparent)
+    told: Optional[str] = read(_traceparent)
+    return told
 
 
 def _traceparent() -> Optional[str]:

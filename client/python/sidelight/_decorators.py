@@ -315,8 +315,23 @@ class _Decorator:
     @overload
     def __call__(
         self,
-        name: Optional[str] = None,
+        name: str,
+        /,
         *,
+        input: bool = True,
+        output: bool = True,
+        model: Optional[str] = None,
+        provider: Optional[str] = None,
+        tags: Optional[list[str]] = None,
+        **attrs: Any,
+    ) -> Callable[[F], F]: ...
+
+    @overload
+    def __call__(
+        self,
+        /,
+        *,
+        name: Optional[str] = None,
         input: bool = True,
         output: bool = True,
         model: Optional[str] = None,
@@ -330,7 +345,7 @@ class _Decorator:
         function: Any = None,
         /,
         *,
-        name: Optional[str] = None,
+        name: Any = None,
         input: bool = True,
         output: bool = True,
         model: Optional[str] = None,
@@ -355,8 +370,8 @@ def wrap(function: F) -> F:
             inside += ((around, around.get()),)
         if not callable(function):
             return function
-        scoped: F = functools.wraps(function)(_scoped(function, lambda args, kwargs: _Scope(inside)))
-        return scoped
+        scoped: Any = functools.wraps(function)(_scoped(function, lambda args, kwargs: _Scope(inside)))
+        return scoped  # type: ignore[no-any-return]
     except BaseException as error:
         absorb(error)
         return function

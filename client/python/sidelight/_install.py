@@ -102,7 +102,7 @@ class _Finder:
         self.waits[theirs] = ours
         if self not in sys.meta_path:
             # A list of our own: another thread may be in the middle of the old one.
-            sys.meta_path = [self, *sys.meta_path]  # type: ignore[list-item]
+            sys.meta_path = [self, *sys.meta_path]
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         try:

@@ -25,7 +25,7 @@ from langchain_core.tools import tool  # noqa: E402
 from langchain_openai import ChatOpenAI  # noqa: E402
 from pydantic import BaseModel, Field  # noqa: E402
 
-PROMPT = {"prompt.key": "travel", "prompt.version": "3", "policy_mode": "strict"}
+PROMPT: dict[str, Any] = {"prompt.key": "travel", "prompt.version": "3", "policy_mode": "strict"}
 SYSTEM = "You are a travel assistant. Use the tools, and answer briefly."
 FORBIDDEN = ("password", "credit card")
 SHOWN = ("name", "kind", "trace_id", "span_id", "parent_span_id", "start_time", "end_time", "latency_ms", "status")
