@@ -141,9 +141,10 @@ def place(run_id: RunId, fields: dict[str, Any]) -> None:
     """Remembers where a framework's run is, until unplace(). A root is put where this process is."""
     above = fields.get("parent")
     if above is not None:
-        current = _open_run()
-        if current is not None and current.id == above:
-            above = _Trace(current.trace_id)
+        if above not in _above:
+            current = _open_run()
+            if current is not None and current.id == above:
+                above = _Trace(current.trace_id)
     else:
         given = fields.get("traceparent")
         if given is None:
