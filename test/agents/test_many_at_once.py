@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from langchain.agents import create_agent
+from langchain_core.runnables import RunnableLambda, RunnableSequence
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 
@@ -239,6 +240,28 @@ work()
         above = by_name[f"process {depth - 1}"] if depth > 1 else by_name["root"]
         assert by_name[f"process {depth}"]["parent_span_id"] == above["span_id"]
         assert by_name[f"process {depth}"]["trace_id"] == root.trace_id
+
+
+def test_a_process_started_from_a_langchain_run_is_in_its_trace(collector, monkeypatch):
+    """The run is below what started this process, and what it starts is below the run."""
+    above = f"00-{'ab' * 16}-{'cd' * 8}-01"
+    monkeypatch.setenv("TRACEPARENT", above)
+    code = "import sidelight\nwith sidelight.span('child'): pass"
+
+    @RunnableLambda
+    def start(_: int) -> None:
+        subprocess.run([sys.executable, "-c", code], env=sidelight.environ(), check=True)
+
+    RunnableSequence(RunnableLambda(lambda x: x), start).invoke(1, config())
+
+    def whole_trace():
+        found = sidelight.trace("ab" * 16)
+        return found if found and len(found["spans"]) == 4 else None
+
+    spans = {s["name"]: s for s in eventually(whole_trace, what="all four are there")["spans"]}
+    assert spans["invoke_agent RunnableSequence"]["parent_span_id"] == "cd" * 8
+    assert spans["start"]["parent_span_id"] == spans["invoke_agent RunnableSequence"]["span_id"]
+    assert spans["child"]["parent_span_id"] == spans["start"]["span_id"]
 
 
 def test_a_trace_that_is_asked_for(collector):

@@ -175,6 +175,29 @@ def test_install_imports_no_library():
     assert "sidelight.langchain" not in loaded
 
 
+def test_the_host_stays_as_it_was():
+    """No thread, no handler, no hook but the one that waits."""
+    out = run(
+        """
+        import builtins, signal, sys, threading
+        hooks = sys.excepthook, sys.unraisablehook, threading.excepthook, builtins.__import__
+        signals = [signal.getsignal(n) for n in range(1, 32)]
+        finders = list(sys.meta_path)
+        import sidelight
+        sidelight.install()
+        @sidelight.agent
+        def work(): return sidelight.trace("0" * 32, 0.1)
+        assert work() is None
+        assert hooks == (sys.excepthook, sys.unraisablehook, threading.excepthook, builtins.__import__)
+        assert signals == [signal.getsignal(n) for n in range(1, 32)]
+        assert sys.meta_path[1:] == finders or sys.meta_path == finders
+        assert threading.active_count() == 1
+        assert "logging" not in sys.modules
+        """
+    )
+    assert out == ""
+
+
 @pytest.mark.skipif(not _install._is_here("langchain_core"), reason="there is no LangChain here")
 def test_langchain_is_attached_to_before_its_first_run():
     out = run(

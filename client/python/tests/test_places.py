@@ -112,6 +112,19 @@ def test_what_the_process_was_told_is_read_once(fresh, monkeypatch):
     assert sidelight.traceparent() == GIVEN
 
 
+def test_what_the_process_was_told_holds_for_a_framework_s_runs_too(collector, monkeypatch):
+    monkeypatch.setenv("TRACEPARENT", GIVEN)
+    root, child = uuid.uuid4().bytes, uuid.uuid4().bytes
+    _api.start_run(root, name="root")
+    _api.start_run(child, name="child", parent=root)
+    assert _api._trace_id(child) == TRACE
+    _api.end_run(child)
+    _api.end_run(root)
+    by_name = starts(collector.wait_for_count(4))
+    assert by_name["root"][4]["traceparent"] == GIVEN
+    assert "traceparent" not in by_name["child"][4]
+
+
 def test_what_the_process_was_told_wrongly_is_ignored(collector, monkeypatch):
     monkeypatch.setenv("TRACEPARENT", "nonsense")
     with sidelight.span("root") as root:
