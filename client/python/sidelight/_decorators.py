@@ -56,36 +56,51 @@ class _Scope:
 
 
 class _RunScope(_Scope):
-    """A call that is a run."""
+    """A call that is a run. Of what a generator gives, this is what each item costs."""
 
-    __slots__ = ("_spec", "_run", "_chunks", "_room", "_texts", "_items")
+    __slots__ = ("_spec", "_run", "_current", "_chunks", "_room", "_left", "_texts", "_items")
 
     def __init__(self, spec: _Spec, run: Run) -> None:
         begin(run)
         self._spec, self._run = spec, run
-        self._inside = ((_current, run),)
-        self._tokens = [] if run._token is None else [run._token]
+        self._current: Optional[Run] = run
         self._chunks = 0
 
-    @guarded
-    def took(self, item: Any) -> None:
-        self._chunks += 1
-        if self._chunks == 1:
-            self._room: int = MAX_TEXT
-            self._texts: list[str] = []
-            self._items: list[Any] = []
-            if self._spec.kind == "llm":
-                run_event(self._run.id, "first_token", {})
-        if self._spec.output:
-            self._keep(item)
+    def enter(self) -> _Scope:
+        run = self._run
+        if run._token is not None:
+            run._token = _current.set(self._current)
+        return self
 
-    def _keep(self, item: Any) -> None:
-        if type(item) is str:
-            if self._room > 0:
-                self._texts.append(item[: self._room])
-                self._room -= len(item)
-        elif len(self._items) < MAX_ITEMS:  # as it is now: the agent may change it or let it go
-            self._items.append(Cleaner(MAX_ITEM_TEXT, MAX_ITEM_NODES).fields({"": item})[""])
+    def leave(self) -> None:
+        token, self._current = self._run._token, _current.get()
+        if token is not None:
+            try:
+                _current.reset(token)
+            except ValueError:
+                pass  # a generator that was begun in another context
+
+    def took(self, item: Any) -> None:
+        try:
+            self._chunks = chunks = self._chunks + 1
+            if chunks == 1:
+                self._first()
+            if type(item) is str:
+                if self._room > 0:
+                    self._texts.append(item[: self._room])
+                    self._room -= len(item)
+            elif self._left > 0:  # as it is now: the agent may change it or let it go
+                self._left -= 1
+                self._items.append(Cleaner(MAX_ITEM_TEXT, MAX_ITEM_NODES).fields({"": item})[""])
+        except BaseException as error:
+            absorb(error)
+
+    def _first(self) -> None:
+        self._texts: list[str] = []
+        self._items: list[Any] = []
+        self._room, self._left = (MAX_TEXT, MAX_ITEMS) if self._spec.output else (0, 0)
+        if self._spec.kind == "llm":
+            run_event(self._run.id, "first_token", {})
 
     @guarded
     def ended(self, error: Optional[BaseException], result: Any = None) -> None:
@@ -222,29 +237,33 @@ def _coroutine(function: Any, open: _Open) -> Any:
 
 
 def _generator(function: Any, open: _Open) -> Any:
-    def step(scope: _Scope, resume: Any, *value: Any) -> Any:
-        scope.enter()
-        try:
-            return resume(*value)
-        finally:
-            scope.leave()
-
     def call(*args: Any, **kwargs: Any) -> Any:
         scope = open(args, kwargs)
         scope.leave()
+        enter, leave, took = scope.enter, scope.leave, scope.took
         try:
             inner = function(*args, **kwargs)
             resume, value = inner.send, None
             while True:
-                item = step(scope, resume, value)
-                scope.took(item)
+                enter()
                 try:
-                    resume, value = inner.send, (yield item)
+                    item = resume(value)
+                finally:
+                    leave()
+                took(item)
+                try:
+                    value = yield item
+                    resume = inner.send
                 except GeneratorExit:
-                    step(scope, inner.close)
+                    enter()
+                    try:
+                        inner.close()
+                    finally:
+                        leave()
                     raise
                 except BaseException as error:
                     resume, value = inner.throw, error
+                item = None  # it is the consumer's
         except StopIteration as stop:
             scope.ended(None, stop.value)
             return stop.value
@@ -256,29 +275,33 @@ def _generator(function: Any, open: _Open) -> Any:
 
 
 def _async_generator(function: Any, open: _Open) -> Any:
-    async def step(scope: _Scope, resume: Any, *value: Any) -> Any:
-        scope.enter()
-        try:
-            return await resume(*value)
-        finally:
-            scope.leave()
-
     async def call(*args: Any, **kwargs: Any) -> Any:
         scope = open(args, kwargs)
         scope.leave()
+        enter, leave, took = scope.enter, scope.leave, scope.took
         try:
             inner = function(*args, **kwargs)
             resume, value = inner.asend, None
             while True:
-                item = await step(scope, resume, value)
-                scope.took(item)
+                enter()
                 try:
-                    resume, value = inner.asend, (yield item)
+                    item = await resume(value)
+                finally:
+                    leave()
+                took(item)
+                try:
+                    value = yield item
+                    resume = inner.asend
                 except GeneratorExit:
-                    await step(scope, inner.aclose)
+                    enter()
+                    try:
+                        await inner.aclose()
+                    finally:
+                        leave()
                     raise
                 except BaseException as error:
                     resume, value = inner.athrow, error
+                item = None  # it is the consumer's
         except StopAsyncIteration:
             scope.ended(None)
         except BaseException as error:

@@ -240,12 +240,29 @@ def test_callables_that_are_no_functions(collector):
     assert asyncio.run(sidelight.tool(functools.partial(later, 1))(2)) == 3
     assert asyncio.run(sidelight.tool(CallsLater())(4)) == 4
     assert asyncio.run(sidelight.tool(lambda: later(1, 1))()) == 2
+    assert sidelight._api._current.get() is None
     assert sidelight.tool(Calls())(5) == 5
     messages = collector.wait_for_count(16)
     names = [m[4]["name"] for m in messages if m[0] == 1]
     assert names == ["len", "int", "later", "leaf", "CallsLater", "leaf", "<lambda>", "leaf"]
     parents = {m[4]["name"]: m[4].get("parent") for m in messages if m[0] == 1}
     assert parents["leaf"]
+
+
+def test_a_coroutine_that_is_made_by_a_function_leaves_the_context_as_it_was(collector):
+    async def later():
+        leaf()
+
+    async def caller():
+        with sidelight.span("around") as around:
+            await sidelight.tool(name="made")(lambda: later())()
+            assert sidelight._api._current.get() is around
+            list(stream(1, 2))
+            assert sidelight._api._current.get() is around
+
+    asyncio.run(caller())
+    seen = Seen(collector, 6 + 7)
+    assert [seen.parent(name) for name in ("made", "leaf", "stream")] == ["around", "made", "around"]
 
 
 def test_another_decorator_inside(collector):
