@@ -333,8 +333,8 @@ def installed():
     from langchain_core.tracers import context
 
     hooks = list(context._configure_hooks)
-    assert sidelight.install() == ["langchain"]
-    assert sidelight.install() == ["langchain"]
+    assert sidelight.install(only=["langchain"]) == ["langchain"]
+    assert sidelight.install(only=["langchain"]) == ["langchain"]
     yield
     context._configure_hooks[:] = hooks
     sidelight.langchain._hook = None
