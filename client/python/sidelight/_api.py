@@ -106,29 +106,13 @@ def new_run_id() -> bytes:
 @guarded
 def start_run(run_id: RunId, **fields: Any) -> None:
     """Reports a start. The fields are those of the protocol: kind, name, parent, input, …"""
-    unix_ns, mono_ns = time.time_ns(), time.monotonic_ns()
-    if transport.wants():
-        transport.emit(_frame(_wire.start, run_id, unix_ns, mono_ns, fields))
+    transport.report(1, run_id, fields)
 
 
 @guarded
 def end_run(run_id: RunId, **fields: Any) -> None:
     """Reports an end: output, usage, model, finish, error, attrs."""
-    unix_ns, mono_ns = time.time_ns(), time.monotonic_ns()
-    if transport.wants():
-        transport.emit(_frame(_wire.end, run_id, unix_ns, mono_ns, fields))
-
-
-def _frame(
-    build: Callable[..., bytes], run_id: RunId, unix_ns: int, mono_ns: int, fields: dict[str, Any]
-) -> bytes:
-    """The frame; if a field's value makes that impossible, with what can't fail."""
-    try:
-        return build(run_id, unix_ns, mono_ns, **fields)
-    except BaseException as error:
-        absorb(error)
-        plain = {name: value for name, value in fields.items() if type(value) in (str, bytes)}
-        return build(run_id, unix_ns, mono_ns, **plain)
+    transport.report(2, run_id, fields)
 
 
 @guarded

@@ -11,6 +11,9 @@ belong together have no call between them.
 
 The socket doesn't block. What it refuses waits in a queue of at most `limit` bytes; then the
 newest events are dropped and counted, and the collector is told how many.
+
+Where the part in C was built, a connection also has a lane: while nobody has the turn and
+nothing waits, one call packs a start or an end and sends it, and no Python runs in between.
 """
 
 from __future__ import annotations
@@ -24,6 +27,11 @@ from collections import deque
 from typing import Any, Callable, Optional, TypeVar
 
 from . import _wire
+
+try:
+    from ._fast import Lane
+except ImportError:  # not built here
+    Lane = None
 
 _MS = 1_000_000
 _BACKOFF_MIN_NS = 50 * _MS
@@ -62,6 +70,7 @@ class Transport:
         self._full = False
         self._sock: Any = None
         self._send: Send = lambda data, counts: errno.ENOTCONN
+        self._lane: Any = None
         self._heard: list[bytes] = []  # what came and isn't understood yet
         self._asked: dict[bytes, None] = {}  # flushes that wait for their answer
         self._flushed = 0  # the last token that came back
@@ -73,6 +82,15 @@ class Transport:
         self._retry_ns = 0
 
     # What callers see. Every method may be called from any thread.
+
+    def report(self, kind: int, run_id: _wire.RunId, fields: dict[str, Any]) -> None:
+        """Sends a start (1) or an end (2) of just now; the fields are those of the protocol."""
+        lane = self._lane
+        if lane is not None and lane.report(kind, run_id, fields):
+            return
+        unix_ns, mono_ns = time.time_ns(), time.monotonic_ns()
+        if self.wants():
+            self.emit(_wire.run_frame(kind, run_id, unix_ns, mono_ns, fields))
 
     def wants(self) -> bool:
         """Says whether an event is worth packing; counts it as dropped if it isn't."""
@@ -143,6 +161,7 @@ class Transport:
     def after_fork(self) -> None:
         """Forgets the parent's connection and its bytes: they are the parent's to send."""
         sock = self._sock
+        self._close_lane()
         self._reset()
         if sock is not None:
             sock.close()
@@ -232,8 +251,16 @@ class Transport:
 
     def _write(self) -> bool:
         """Writes the queue. False: the connection is lost."""
-        queue, sock = self._queue, self._sock
+        queue, sock, lane = self._queue, self._sock, self._lane
         budget = _WRITE_BUDGET
+        if lane is not None:
+            if lane.partial:
+                self._queued = sum(map(len, queue))
+                self._head = (queue[0], sock, [lane.partial])
+                lane.partial = 0
+            if lane.sent:
+                self._unflushed = True
+                lane.sent = False
         while queue and budget > 0:
             frame = queue[0]
             if self._head[0] is not frame or self._head[1] is not sock:
@@ -303,6 +330,8 @@ class Transport:
                 return False
             self._heard = []
             self._send = send
+            if Lane is not None:
+                self._lane = Lane(sock.fileno(), self._turn, self._inbox, self._queue)
             self._sock = sock
             return True
         except (OSError, ValueError):
@@ -318,12 +347,22 @@ class Transport:
 
     def _disconnect(self) -> None:
         """A frame that is not complete is sent again as a whole, to the next connection."""
+        self._close_lane()
         sock, self._sock = self._sock, None
         if sock is not None:
             sock.close()
 
+    def _close_lane(self) -> None:
+        """Before its descriptor may become another file's: whoever is about to use it sees that."""
+        lane, self._lane = self._lane, None
+        if lane is not None:
+            lane.fd = -1
+            if lane.partial:
+                self._queued = sum(map(len, self._queue))
+
     def _lose(self) -> None:
-        self._unsure = self._unsure or self._unflushed
+        lane = self._lane
+        self._unsure = self._unsure or self._unflushed or (lane is not None and lane.sent)
         self._unflushed = False
         for frame in list(self._asked):  # its answer is lost as well: ask again
             if frame not in self._queue:
@@ -375,7 +414,9 @@ class Transport:
             message = _wire.unpack(body)
             if message[0] == 5:
                 self._flushed = max(self._flushed, message[1])
-                if self._last == _wire.flush(message[1]):
+                lane = self._lane
+                sent = lane is not None and lane.sent
+                if self._last == _wire.flush(message[1]) and not sent:
                     self._unflushed = False
             elif message[0] == 8:
                 self.errors += 1
