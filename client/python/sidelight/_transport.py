@@ -12,15 +12,20 @@ belong together have no call between them.
 The socket doesn't block. What it refuses waits in a queue of at most `limit` bytes; then the
 newest events are dropped and counted, and the collector is told how many.
 
+Nothing is imported later than with this module: a fork in one thread while another imports
+leaves the child a lock that nobody will ever open.
+
 Where the part in C was built, a connection also has a lane: while nobody has the turn and
 nothing waits, one call packs a start or an end and sends it, and no Python runs in between.
 """
 
 from __future__ import annotations
 
+import _socket as socket  # the whole of socket takes long to import, and gevent patches it
 import errno
 import itertools
 import os
+import select
 import stat
 import time
 from collections import deque
@@ -40,6 +45,7 @@ _WRITE_BUDGET = 256 * 1024  # bytes that one emit writes at most
 _MAX_INBOX = 10_000
 _SNDBUF = 212_992  # the kernel doubles it; more needs a privilege
 _AGAIN = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.EINTR})
+_FLAGS = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
 
 T = TypeVar("T")
 Send = Callable[[bytes, "list[int]"], int]  # appends the bytes sent; returns 0 or an errno
@@ -196,8 +202,6 @@ class Transport:
 
     def _wait(self, left_ns: int) -> None:
         """Waits until the socket has news for us, 20 ms at most."""
-        import select
-
         ms = max(1, min(20, left_ns // _MS))
         sock = self._sock
         fd = -1 if sock is None else sock.fileno()
@@ -316,22 +320,22 @@ class Transport:
         return paths
 
     def _open(self, path: str) -> bool:
-        import socket
-
         sock = None
         try:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.sndbuf)
             sock.connect(path)
-            send, counts = _sender(sock), []
+            lane, counts = None, []
+            if Lane is not None:
+                lane = Lane(sock.fileno(), self._turn, self._inbox, self._queue)
+            send = _sender(sock) if lane is None else lane.send
             hello = self._hello()
             if send(hello, counts) or counts != [len(hello)]:
                 return False
             self._heard = []
             self._send = send
-            if Lane is not None:
-                self._lane = Lane(sock.fileno(), self._turn, self._inbox, self._queue)
+            self._lane = lane
             self._sock = sock
             return True
         except (OSError, ValueError):
@@ -433,6 +437,22 @@ def _is_private(directory: str, uid: int) -> bool:
     return stat.S_ISDIR(st.st_mode) and st.st_uid == uid and not st.st_mode & 0o022
 
 
+def _libc_send() -> Any:
+    """The C library's send, called with the GIL; None where that can't be had."""
+    try:
+        import ctypes
+
+        call = ctypes.PyDLL(None, use_errno=True).send
+        call.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
+        call.restype = ctypes.c_ssize_t
+        return call, ctypes.get_errno
+    except (ImportError, OSError, AttributeError):
+        return None
+
+
+_LIBC = _libc_send() if Lane is None else None
+
+
 def _sender(sock: Any) -> Send:
     """A send that keeps the GIL and never blocks.
 
@@ -440,28 +460,20 @@ def _sender(sock: Any) -> Send:
     thousand times what the call takes. extend() and map() call and keep the result in C, where
     no signal handler runs: what was sent is always known.
     """
-    import socket
-
-    flags = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
-    try:
-        import ctypes
-
-        call = ctypes.PyDLL(None, use_errno=True).send
-        call.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
-        call.restype = ctypes.c_ssize_t
-        get_errno, fd = ctypes.get_errno, sock.fileno()
-
-        def send(data: bytes, counts: list[int]) -> int:
-            counts.extend(map(call, (fd,), (data,), (len(data),), (flags,)))
-            return 0 if counts[-1] >= 0 else get_errno()
-
-    except (ImportError, OSError, AttributeError):
+    if _LIBC is None:
 
         def send(data: bytes, counts: list[int]) -> int:
             try:
-                counts.extend(map(sock.send, (data,), (flags,)))
+                counts.extend(map(sock.send, (data,), (_FLAGS,)))
                 return 0
             except OSError as err:
                 return err.errno or errno.EIO
 
-    return send
+        return send
+    (call, get_errno), fd = _LIBC, sock.fileno()
+
+    def send_by_libc(data: bytes, counts: list[int]) -> int:
+        counts.extend(map(call, (fd,), (data,), (len(data),), (_FLAGS,)))
+        return 0 if counts[-1] >= 0 else get_errno()
+
+    return send_by_libc

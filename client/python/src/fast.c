@@ -413,6 +413,32 @@ static PyObject *lane_report(PyObject *self, PyObject *const *args, Py_ssize_t c
 	Py_RETURN_TRUE;
 }
 
+/* send(data, counts): appends the bytes sent; 0 or an errno. It works in any state. */
+static PyObject *lane_send(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+	struct lane *lane = (struct lane *)self;
+	char *data = NULL;
+	Py_ssize_t size = 0;
+
+	if (count != 2 || PyBytes_AsStringAndSize(args[0], &data, &size) < 0) {
+		PyErr_SetString(PyExc_TypeError, "send(data, counts)");
+		return NULL;
+	}
+	if (lane->fd < 0)
+		return PyLong_FromLong(ENOTCONN);
+	ssize_t written = send(lane->fd, data, (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (written < 0)
+		return PyLong_FromLong(errno);
+	PyObject *sent = PyLong_FromSsize_t(written);
+	int kept = sent ? PyList_Append(args[1], sent) : -1;
+	Py_XDECREF(sent);
+	if (kept < 0) {
+		shutdown(lane->fd, SHUT_RDWR); // or bytes would be sent twice
+		return NULL;
+	}
+	return PyLong_FromLong(0);
+}
+
 static PyObject *lane_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
 	PyObject *turn = NULL;
@@ -458,6 +484,7 @@ static PyMemberDef lane_members[] = {
 
 static PyMethodDef lane_methods[] = {
 	{"report", (PyCFunction)(void (*)(void))lane_report, METH_FASTCALL, NULL},
+	{"send", (PyCFunction)(void (*)(void))lane_send, METH_FASTCALL, NULL},
 	{NULL, NULL, 0, NULL}};
 
 static PyType_Slot lane_slots[] = {{Py_tp_new, (void *)lane_new},
