@@ -16,7 +16,7 @@ import pytest
 from recorder import Recorder, only_runs
 
 import sidelight
-from sidelight import _api, _wire
+from sidelight import _api, _transport, _wire
 from sidelight._transport import Transport
 
 
@@ -35,7 +35,7 @@ def dropped(messages):
 
 
 @pytest.fixture
-def transport(tmp_path):
+def transport(tmp_path, way):
     transport = Transport(lambda: _wire.hello("test", None, None, None))
     transport.path = str(tmp_path / "s.sock")
     yield transport
@@ -621,6 +621,9 @@ def test_memory_is_bounded_while_the_writer_does_not_run(transport, recorder):
 
 def test_sending_without_ctypes(transport, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ctypes", None)
+    assert _transport._libc_send() is None
+    monkeypatch.setattr(_transport, "Lane", None)
+    monkeypatch.setattr(_transport, "_LIBC", None)
     with Recorder(tmp_path / "s.sock") as recorder:
         emit(transport, 1)
         recorder.wait(lambda all: names(all) == ["e1"])
