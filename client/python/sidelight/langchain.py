@@ -17,7 +17,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.tracers.context import register_configure_hook
 
 from . import _streams
-from ._api import error_of, guarded, parent_within, run_event, transport
+from ._api import _langchain_run, error_of, guarded, parent_within, run_event, transport
 from ._messages import (
     answer,
     any_message,
@@ -91,6 +91,13 @@ def _remember(run_id: bytes, owner: int, parent: Optional[bytes]) -> bool:
     while len(_order) > MAX_RUNS:
         _runs.pop(_order.popleft(), None)
     return True
+
+
+def _around() -> Optional[bytes]:
+    """The run that a root is in all the same: with_fallbacks and whoever gives a config of his own
+    to a call inside a run hide it from the callbacks."""
+    run_id = _langchain_run()
+    return run_id if run_id is not None and run_id in _runs else None
 
 
 def _context(metadata: dict[str, Any], fields: dict[str, Any], root: bool) -> None:
@@ -187,7 +194,7 @@ class SidelightCallbackHandler(BaseCallbackHandler):
             return
         if metadata:
             read(_context, metadata, fields, parent is None)
-        fields["parent"] = parent_within(parent)
+        fields["parent"] = parent_within(_around() if parent is None else parent)
         fields["tags"] = tags
         transport.report(1, key, fields)
 
