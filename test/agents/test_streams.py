@@ -251,11 +251,11 @@ def memory():
 sidelight.configure(buffer=1 << 20)
 manager = CallbackManager.configure(inheritable_callbacks=[SidelightCallbackHandler()])
 result = LLMResult(generations=[[ChatGeneration(message=AIMessage("y" * 100))]])
-work(40_000)
+work(200_000)  # until as many never ended as are remembered
 before = memory()
 work(100_000)
 print((memory() - before) / (1 << 20))
-assert len(sidelight.langchain._runs) == len(sidelight.langchain._order) == sidelight.langchain.MAX_RUNS
+assert len(sidelight.langchain._runs) <= sidelight.langchain.MAX_RUNS
 assert len(_streams._open) <= _streams.MAX_STREAMS
 """
 

@@ -25,10 +25,13 @@ ROLES = {
 def message(msg: Any, role: str) -> dict[str, Any]:
     """A message as the protocol words it."""
     held = getattr(msg, "__dict__", None)
-    if held is None or "content" not in held:
-        held = _Fields(msg)
-    get = held.get  # pydantic takes a microsecond to say that it has no such attribute
-    out: dict[str, Any] = {"role": ROLES.get(role) or get("role") or role, "content": msg.content}
+    return _message(held if held is not None and "content" in held else _Fields(msg), role)
+
+
+def _message(held: Any, role: str) -> dict[str, Any]:
+    """From its dict: pydantic takes a microsecond to say that it has no such attribute."""
+    get = held.get
+    out: dict[str, Any] = {"role": ROLES.get(role) or get("role") or role, "content": get("content")}
     name = get("name")
     if name:
         out["name"] = name
@@ -69,6 +72,9 @@ def is_agent(name: Optional[str], metadata: Optional[dict[str, Any]]) -> bool:
 
 def any_message(msg: Any) -> Any:
     """A message in any of the forms that LangChain takes."""
+    held = getattr(msg, "__dict__", None)
+    if held and "content" in held and "type" in held:
+        return _message(held, held["type"])
     kind = getattr(msg, "type", None)
     if kind is not None and hasattr(msg, "content"):
         return message(msg, kind)

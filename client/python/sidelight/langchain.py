@@ -32,18 +32,21 @@ from ._values import absorb, read, text
 
 __all__ = ["SidelightCallbackHandler", "install"]
 
-MAX_RUNS = 16_384
+MAX_RUNS = 16_384  # that are open
+MAX_ENDED = 512
 
 # What LangChain's metadata calls the things that the protocol has fields for.
 _SESSION = ("thread_id", "session_id", "conversation_id")  # in this order
-_PROMPT = {
-    "prompt_key": "prompt.key",
-    "prompt.key": "prompt.key",
-    "prompt_version": "prompt.version",
-    "prompt.version": "prompt.version",
-    "policy_mode": "policy_mode",
-}
-_NO_ATTRS = frozenset((*_SESSION, *_PROMPT, "user_id", "checkpoint_ns", "langgraph_checkpoint_ns"))
+_PROMPT = (
+    ("prompt_key", "prompt.key"),
+    ("prompt.key", "prompt.key"),
+    ("prompt_version", "prompt.version"),
+    ("prompt.version", "prompt.version"),
+    ("policy_mode", "policy_mode"),
+)
+_MODEL_SETTINGS = ("ls_temperature", "ls_max_tokens")
+_SAID = ("ls_provider", "ls_model_name", "ls_model_type", "checkpoint_ns", "langgraph_checkpoint_ns")
+_NO_ATTRS = frozenset((*_SESSION, *dict(_PROMPT), *_MODEL_SETTINGS, *_SAID, "user_id"))
 _SCALARS = frozenset({str, int, float, bool})
 
 _REQUEST = {
@@ -65,32 +68,44 @@ _STOPPED = frozenset({"CancelledError", "GeneratorExit"})
 
 
 class _Run:
-    __slots__ = ("owner", "parent", "stream", "ended")
+    __slots__ = ("owner", "parent", "stream")
 
     def __init__(self, owner: int, parent: Optional[bytes]) -> None:
         self.owner = owner  # the handler that reports it
         self.parent = parent
         self.stream: Optional[_streams.Stream] = None
-        self.ended = False
 
 
-# Every step on these two is one atomic operation: no lock, so no deadlock when a finalizer
-# calls back in the middle of a callback. A run that ended stays until newer ones push it
-# out, so that a second handler, told of the same end, sees that it was reported.
+# Every step on these is one atomic operation: no lock, so no deadlock when a finalizer calls
+# back in the middle of a callback. The ids of the newest that ended stay a while, so that a second
+# handler, told of the same end, sees that it was reported.
 _runs: dict[bytes, _Run] = {}
-_order: deque[bytes] = deque()
+_ended: list[set[bytes]] = [set(), set()]
 
 
 def _remember(run_id: bytes, owner: int, parent: Optional[bytes]) -> bool:
     """Claims a run for a handler. False: another handler reports it."""
     known = _runs.get(run_id)
-    if known is not None and known.owner != owner and not known.ended:
+    if known is not None and known.owner != owner:
         return False
     _runs[run_id] = _Run(owner, parent)
-    _order.append(run_id)
-    while len(_order) > MAX_RUNS:
-        _runs.pop(_order.popleft(), None)
+    if len(_runs) > MAX_RUNS:
+        for oldest in list(_runs)[: MAX_RUNS // 16]:
+            _runs.pop(oldest, None)
     return True
+
+
+def _forget(run_id: bytes) -> None:
+    _runs.pop(run_id, None)
+    newest = _ended[1]
+    newest.add(run_id)
+    if len(newest) >= MAX_ENDED:
+        _ended[:] = [newest, set()]
+
+
+def _has_ended(run_id: bytes) -> bool:
+    older, newest = _ended
+    return run_id in newest or run_id in older
 
 
 def _around() -> Optional[bytes]:
@@ -104,35 +119,35 @@ def _context(metadata: dict[str, Any], fields: dict[str, Any], root: bool) -> No
     """What the metadata say, as fields of a start; the rest of them becomes attributes."""
     attrs = fields["attrs"]
     for name, value in metadata.items():
-        if type(value) in _SCALARS and type(name) is str:
-            if name not in _NO_ATTRS and name[:3] != "ls_":
+        if name not in _NO_ATTRS and type(value) in _SCALARS:
+            if type(name) is str and name[:3] != "ls_":
                 attrs[name] = value
-    if root:
-        for name, attr in _PROMPT.items():
-            if metadata.get(name) is not None:
-                attrs[attr] = metadata[name]
     get = metadata.get
+    if root:
+        for name, attr in _PROMPT:
+            value = get(name)
+            if value is not None:
+                attrs[attr] = value
     fields["session"] = get("thread_id") or get("session_id") or get("conversation_id")
     fields["user"] = get("user_id")
 
 
 def _request(metadata: dict[str, Any], asked: dict[str, Any], fields: dict[str, Any]) -> None:
     """What a model is asked with, as fields of a start."""
-    attrs = fields["attrs"]
+    attrs, get = fields["attrs"], metadata.get
+    for name in _MODEL_SETTINGS:
+        value = get(name)
+        if value is not None:
+            attrs[_REQUEST[name[3:]]] = value
     for name, value in asked.items():
-        if value is not None and name in _REQUEST:
-            attrs[_REQUEST[name]] = value
-    get = metadata.get
-    for name in ("temperature", "max_tokens"):
-        value = get("ls_" + name)
-        if value is not None and _REQUEST[name] not in attrs:
+        if name in _REQUEST and value is not None:
             attrs[_REQUEST[name]] = value
     fields["model"] = get("ls_model_name") or asked.get("model") or asked.get("model_name")
     fields["provider"] = get("ls_provider")
 
 
 def _prompt(messages: Any) -> Any:
-    return [any_message(msg) for msg in messages[0]] if messages else None
+    return list(map(any_message, messages[0])) if messages else None
 
 
 def _one_or_all(prompts: Any) -> Any:
@@ -177,7 +192,7 @@ class SidelightCallbackHandler(BaseCallbackHandler):
 
     def _reports(self, run_id: bytes) -> bool:
         run = _runs.get(run_id)
-        return run is None or (run.owner == id(self) and not run.ended)
+        return not _has_ended(run_id) if run is None else run.owner == id(self)
 
     def _start(
         self,
@@ -200,16 +215,19 @@ class SidelightCallbackHandler(BaseCallbackHandler):
 
     def _end(self, run_id: bytes, fields: dict[str, Any]) -> None:
         run = _runs.get(run_id)
-        if run is not None:
-            if run.owner != id(self) or run.ended:
+        if run is None:
+            if _has_ended(run_id):
                 return
-            run.ended = True
-            stream, run.stream = run.stream, None
+        elif run.owner != id(self):
+            return
+        else:
+            stream = run.stream
             if stream is not None:
                 _streams.end(run_id)
                 if "error" in fields:
                     read(stream.complete, fields)
                 fields.setdefault("attrs", {})["sidelight.chunks"] = stream.chunks
+        _forget(run_id)
         transport.report(2, run_id, fields)
 
     def _fail(self, run_id: UUID, error: BaseException, fields: dict[str, Any]) -> None:
@@ -229,7 +247,7 @@ class SidelightCallbackHandler(BaseCallbackHandler):
     def _chunk(self, run_id: UUID, piece: Any) -> Optional[_streams.Stream]:
         key = run_id.bytes
         run = _runs.get(key)
-        if run is None or run.owner != id(self) or run.ended:
+        if run is None or run.owner != id(self):
             return None
         stream = run.stream
         if stream is None:
