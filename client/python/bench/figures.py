@@ -245,7 +245,8 @@ def pairs(bench, names):
         print(f"{name:<34}{numbers[0]:8.1f}" + "".join(f"{n:9.1f}" for n in numbers[1:]), flush=True)
         if name == "Sidelight":
             ours = found
-    print(f"the loop itself: {base['cpu']:.1f} µs CPU, already taken off; {base['wall'][0]:.1f} µs wall, not")
+    numbers = [base["cpu"], *base["wall"], *base["busy"]]
+    print(f"{'the loop itself':<34}" + "{:8.1f}{:9.1f}{:9.1f}{:9.1f}{:9.1f}".format(*numbers), " (CPU: already taken off)")
     if "Sidelight" not in costs:
         return
     mine = costs["Sidelight"]

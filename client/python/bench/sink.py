@@ -51,6 +51,11 @@ class Backend(BaseHTTPRequestHandler):
         self.answer(b"")
 
 
+class Server(ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        """A client that was killed."""
+
+
 def read(connection):
     rest = bytearray()
     while data := connection.recv(1 << 20):
@@ -82,6 +87,6 @@ def collect(path):
 
 if __name__ == "__main__":
     threading.Thread(target=collect, args=(sys.argv[1],), daemon=True).start()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Backend)
+    server = Server(("127.0.0.1", 0), Backend)
     print(server.server_address[1], flush=True)
     server.serve_forever()
