@@ -14,11 +14,19 @@ from typing import Any, Optional, cast
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
 from langchain_core.tracers.context import register_configure_hook
 
 from . import _streams
 from ._api import _langchain_run, error_of, guarded, parent_within, run_event, transport
 from ._messages import (
+    ROLES,
     answer,
     any_message,
     conversation,
@@ -29,6 +37,11 @@ from ._messages import (
     size_of_calls,
 )
 from ._values import absorb, read, text
+
+try:
+    from . import _fast
+except ImportError:
+    _fast = None  # type: ignore[assignment]
 
 __all__ = ["SidelightCallbackHandler", "install"]
 
@@ -45,8 +58,8 @@ _PROMPT = (
     ("policy_mode", "policy_mode"),
 )
 _MODEL_SETTINGS = ("ls_temperature", "ls_max_tokens")
-_SAID = ("ls_provider", "ls_model_name", "ls_model_type", "checkpoint_ns", "langgraph_checkpoint_ns")
-_NO_ATTRS = frozenset((*_SESSION, *dict(_PROMPT), *_MODEL_SETTINGS, *_SAID, "user_id"))
+_PLACE = ("checkpoint_ns", "langgraph_checkpoint_ns")
+_NO_ATTRS = frozenset((*_SESSION, *dict(_PROMPT), *_PLACE, "user_id"))  # nor ls_…
 _SCALARS = frozenset({str, int, float, bool})
 
 _REQUEST = {
@@ -65,6 +78,13 @@ _REQUEST = {
 
 # What a run ends with that is told to stop.
 _STOPPED = frozenset({"CancelledError", "GeneratorExit"})
+
+
+# Messages that the part in C can read by itself.
+_READ = frozenset((HumanMessage, AIMessage, AIMessageChunk, SystemMessage, ToolMessage))
+if _fast is not None:
+    for _type in _READ:
+        _fast.know(_type, ROLES.get(_type.model_fields["type"].default))
 
 
 class _Run:
@@ -118,10 +138,13 @@ def _around() -> Optional[bytes]:
 def _context(metadata: dict[str, Any], fields: dict[str, Any], root: bool) -> None:
     """What the metadata say, as fields of a start; the rest of them becomes attributes."""
     attrs = fields["attrs"]
-    for name, value in metadata.items():
-        if name not in _NO_ATTRS and type(value) in _SCALARS:
-            if type(name) is str and name[:3] != "ls_":
-                attrs[name] = value
+    if _fast is not None and type(metadata) is dict:
+        _fast.context(metadata, attrs, _NO_ATTRS)
+    else:
+        for name, value in metadata.items():
+            if type(value) in _SCALARS and type(name) is str:
+                if name not in _NO_ATTRS and name[:3] != "ls_":
+                    attrs[name] = value
     get = metadata.get
     if root:
         for name, attr in _PROMPT:
@@ -147,7 +170,12 @@ def _request(metadata: dict[str, Any], asked: dict[str, Any], fields: dict[str, 
 
 
 def _prompt(messages: Any) -> Any:
-    return list(map(any_message, messages[0])) if messages else None
+    if not messages:
+        return None
+    first = messages[0]
+    if transport._lane is not None and type(first) is list and _READ.issuperset(map(type, first)):
+        return first
+    return list(map(any_message, first))
 
 
 def _one_or_all(prompts: Any) -> Any:
@@ -325,7 +353,8 @@ class SidelightCallbackHandler(BaseCallbackHandler):
 
     def on_llm_end(self, response: Any = None, *_: Any, run_id: Any = None, **kwargs: Any) -> None:
         try:
-            self._end(run_id.bytes, read(answer, response) or {})
+            known = _READ if transport._lane is not None else ()
+            self._end(run_id.bytes, read(answer, response, known) or {})
         except BaseException as error:
             absorb(error)
 

@@ -162,6 +162,133 @@ static bool put_head(struct out *o, unsigned fix, unsigned char tag, Py_ssize_t 
 
 static bool put_value(struct out *o, PyObject *value, int depth);
 
+/* ---- LangChain's messages, as _messages.py words them ---- */
+
+enum { ROLE, CONTENT, NAME, TOOL_CALLS, TOOL_CALL_ID, INVALID_TOOL_CALLS, ID, ARGS, WORDS };
+
+static PyObject *words[WORDS];
+static const char *const word_names[WORDS] = {"role",       "content",      "name",
+                                              "tool_calls", "tool_call_id", "invalid_tool_calls",
+                                              "id",         "args"};
+
+#define MAX_KNOWN 16
+
+static struct known {
+	PyTypeObject *type;
+	PyObject *role;
+} known[MAX_KNOWN];
+static int known_count;
+
+static bool is_true(PyObject *value)
+{
+	return value && PyObject_IsTrue(value) == 1;
+}
+
+/* Looks only into what is plain, whose truth and length no Python code tells. */
+static bool is_plain_or_none(PyObject *value)
+{
+	return !value || value == Py_None || PyUnicode_CheckExact(value) ||
+	       PyList_CheckExact(value);
+}
+
+static bool put_calls(struct out *o, PyObject *calls, int depth)
+{
+	Py_ssize_t count = PyList_Size(calls);
+
+	for (Py_ssize_t i = 0; depth < MAX_DEPTH && i < count; i++) {
+		static const int order[] = {ID, NAME, ARGS};
+		PyObject *call = PyList_GetItem(calls, i);
+
+		if (!PyDict_CheckExact(call) || !put_head(o, 0x80, 0xde, 3))
+			return false;
+		for (int k = 0; k < 3; k++) {
+			PyObject *value = PyDict_GetItemWithError(call, words[order[k]]);
+
+			if (!put_text(o, words[order[k]]) ||
+			    !put_value(o, value ? value : Py_None, depth + 1))
+				return false;
+		}
+	}
+	return depth < MAX_DEPTH;
+}
+
+static bool put_all_calls(struct out *o, PyObject *calls, PyObject *broken, int depth)
+{
+	calls = is_true(calls) ? calls : NULL;
+	broken = is_true(broken) ? broken : NULL;
+	if (depth >= MAX_DEPTH || (calls && !PyList_CheckExact(calls)) ||
+	    (broken && !PyList_CheckExact(broken)))
+		return false;
+	Py_ssize_t count = (calls ? PyList_Size(calls) : 0) + (broken ? PyList_Size(broken) : 0);
+	return put_text(o, words[TOOL_CALLS]) && put_head(o, 0x90, 0xdc, count) &&
+	       (!calls || put_calls(o, calls, depth + 1)) &&
+	       (!broken || put_calls(o, broken, depth + 1));
+}
+
+static bool put_held(struct out *o, PyObject *held, PyObject *role, int depth)
+{
+	PyObject *value[WORDS];
+	unsigned char *head = o->at;
+	unsigned char count = 2;
+
+	for (int w = 0; w < WORDS; w++) {
+		value[w] = PyDict_GetItemWithError(held, words[w]);
+		if (w != CONTENT && !is_plain_or_none(value[w]))
+			return false;
+	}
+	if (!value[CONTENT] || !put_byte(o, 0x80) || !put_text(o, words[ROLE]) ||
+	    !put_text(o, role) || !put_text(o, words[CONTENT]) ||
+	    !put_value(o, value[CONTENT], depth))
+		return false;
+	if (is_true(value[NAME])) {
+		if (!put_text(o, words[NAME]) || !put_value(o, value[NAME], depth))
+			return false;
+		count++;
+	}
+	if (is_true(value[TOOL_CALLS]) || is_true(value[INVALID_TOOL_CALLS])) {
+		if (!put_all_calls(o, value[TOOL_CALLS], value[INVALID_TOOL_CALLS], depth))
+			return false;
+		count++;
+	}
+	if (is_true(value[TOOL_CALL_ID])) {
+		if (!put_text(o, words[TOOL_CALL_ID]) || !put_value(o, value[TOOL_CALL_ID], depth))
+			return false;
+		count++;
+	}
+	*head = 0x80 | count;
+	o->nodes += count;
+	return true;
+}
+
+/* An object of a type that know() was told of; its dict is read without its own code. */
+static bool put_message(struct out *o, PyObject *message, int depth)
+{
+	PyObject *role = NULL;
+
+	for (int i = 0; i < known_count && !role; i++)
+		role = known[i].type == Py_TYPE(message) ? known[i].role : NULL;
+	PyObject *held = role ? PyObject_GenericGetDict(message, NULL) : NULL;
+	bool done = held && PyDict_CheckExact(held) && put_held(o, held, role, depth);
+
+	Py_XDECREF(held);
+	return done;
+}
+
+static PyObject *fast_know(PyObject *module, PyObject *args)
+{
+	PyObject *type = NULL;
+	PyObject *role = NULL;
+
+	if (!PyArg_ParseTuple(args, "O!O!", &PyType_Type, &type, &PyUnicode_Type, &role))
+		return NULL;
+	if (known_count < MAX_KNOWN) { // the others are left to Python
+		Py_INCREF(type);
+		Py_INCREF(role);
+		known[known_count++] = (struct known){(PyTypeObject *)type, role};
+	}
+	Py_RETURN_NONE;
+}
+
 static bool put_list(struct out *o, PyObject *list, int depth)
 {
 	bool is_list = PyList_CheckExact(list);
@@ -213,7 +340,7 @@ static bool put_value(struct out *o, PyObject *value, int depth)
 		return put_map(o, value, depth + 1);
 	if (PyList_CheckExact(value) || PyTuple_CheckExact(value))
 		return put_list(o, value, depth + 1);
-	return false;
+	return put_message(o, value, depth + 1);
 }
 
 /* ---- The fields of a start and of an end ---- */
@@ -290,14 +417,14 @@ static bool put_fields(struct out *o, PyObject *fields, const struct field *tabl
 {
 	unsigned char *head = o->at;
 	unsigned char count = 0;
-	Py_ssize_t known = 0;
+	Py_ssize_t found = 0;
 
 	if (!PyDict_CheckExact(fields) || !put_byte(o, 0x80))
 		return false;
 	for (const struct field *f = table; f->name; f++) {
 		PyObject *value = PyDict_GetItemWithError(fields, f->key);
 
-		known += value != NULL;
+		found += value != NULL;
 		if (!value || is_absent(value, f->form))
 			continue;
 		if (!has_form(value, f->form) || !put_text(o, f->key) || !put_value(o, value, 0))
@@ -306,7 +433,7 @@ static bool put_fields(struct out *o, PyObject *fields, const struct field *tabl
 	}
 	*head = 0x80 | count;
 	o->nodes += count;
-	return known == PyDict_Size(fields) && o->nodes <= MAX_NODES;
+	return found == PyDict_Size(fields) && o->nodes <= MAX_NODES;
 }
 
 /* Packs a start (1) or an end (2) into the buffer. Returns its size, or 0: not plain. */
@@ -500,7 +627,44 @@ static PyType_Spec lane_spec = {.name = "sidelight._fast.Lane",
 
 /* ---- The module ---- */
 
+static bool is_for_langsmith(PyObject *name)
+{
+	Py_ssize_t size = 0;
+	const char *utf8 = PyUnicode_AsUTF8AndSize(name, &size);
+
+	PyErr_Clear();
+	return utf8 && size >= 3 && memcmp(utf8, "ls_", 3) == 0;
+}
+
+/* context(metadata, attrs, skipped): copies to attrs the scalars that have other names. */
+static PyObject *fast_context(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+	PyObject *key = NULL;
+	PyObject *value = NULL;
+	Py_ssize_t at = 0;
+
+	if (count != 3 || !PyDict_CheckExact(args[0]) || !PyDict_CheckExact(args[1]) ||
+	    !PyAnySet_Check(args[2])) {
+		PyErr_SetString(PyExc_TypeError, "context(metadata, attrs, skipped)");
+		return NULL;
+	}
+	while (PyDict_Next(args[0], &at, &key, &value)) {
+		if (!PyUnicode_CheckExact(key) ||
+		    !(PyUnicode_CheckExact(value) || PyLong_CheckExact(value) ||
+		      PyFloat_CheckExact(value) || PyBool_Check(value)))
+			continue;
+		int skipped = PySet_Contains(args[2], key);
+		skipped = skipped ? skipped : is_for_langsmith(key);
+		if (skipped < 0 || (!skipped && PyDict_SetItem(args[1], key, value) < 0))
+			return NULL;
+	}
+	Py_RETURN_NONE;
+}
+
 static PyMethodDef module_methods[] = {
+	{"know", fast_know, METH_VARARGS,
+         "know(type, role): objects of it are LangChain's messages"},
+	{"context", (PyCFunction)(void (*)(void))fast_context, METH_FASTCALL, NULL},
 	{"pack", fast_pack, METH_VARARGS,
          "pack(kind, run_id, unix_ns, mono_ns, fields): the frame, or None"},
 	{NULL, NULL, 0, NULL}};
@@ -518,6 +682,9 @@ static bool name_fields(struct field *table)
 
 PyMODINIT_FUNC PyInit__fast(void)
 {
+	for (int w = 0; w < WORDS; w++)
+		if (!(words[w] = PyUnicode_InternFromString(word_names[w])))
+			return NULL;
 	if (!name_fields(fields_of_start) || !name_fields(fields_of_end))
 		return NULL;
 	if (pthread_atfork(NULL, NULL, count_fork))

@@ -178,6 +178,75 @@ def test_any_plain_value_is_the_same():
     assert taken > 4000
 
 
+# LangChain's messages
+
+
+def messages():
+    core = pytest.importorskip("langchain_core.messages")
+    call = {"id": "c1", "name": "weather", "args": {"city": "Oslo"}, "type": "tool_call"}
+    broken = {"id": "c2", "name": "weather", "args": "{", "error": None, "type": "invalid_tool_call"}
+    blocks = [{"type": "text", "text": "look"}, {"type": "image_url", "image_url": {"url": "data:x"}}]
+    return [
+        core.SystemMessage("Be brief."),
+        core.HumanMessage("é" * 100, name="ada"),
+        core.HumanMessage(blocks),
+        core.AIMessage(""),
+        core.AIMessage("x", tool_calls=[call, {"name": "n", "args": {}, "id": None}]),
+        core.AIMessage("", tool_calls=[call], invalid_tool_calls=[broken]),
+        core.AIMessage("", invalid_tool_calls=[broken]),
+        core.AIMessageChunk("piece"),
+        core.ToolMessage("sunny", tool_call_id="c1", name="weather"),
+        core.ToolMessage("sunny", tool_call_id=""),
+        core.HumanMessage([{"a": nested(4)}]),
+    ]
+
+
+def test_messages_are_the_same():
+    import sidelight.langchain  # noqa: F401  (tells the types)
+
+    for one in messages():
+        by_c, by_python = both(1, {"input": [one]})
+        assert by_c == by_python
+    by_c, by_python = both(2, {"output": messages()})
+    assert by_c == by_python is not None
+
+
+def test_messages_that_are_not_plain_are_left_to_python():
+    import sidelight.langchain  # noqa: F401
+
+    core = pytest.importorskip("langchain_core.messages")
+
+    class Mine(core.HumanMessage):
+        pass
+
+    class Named(str):
+        pass
+
+    odd = core.HumanMessage("x")
+    odd.__dict__["name"] = Named("x")
+    deep = core.AIMessage("", tool_calls=[{"name": "n", "args": {"a": nested(6)}, "id": "c"}])
+    empty = core.HumanMessage("x")
+    del empty.__dict__["content"]
+    for one in (Mine("x"), odd, deep, empty, core.HumanMessage("\ud800"), core.ChatMessage("x", role="r")):
+        assert fast.pack(1, RUN, 1, 1, {"input": [one]}) is None
+
+
+def test_metadata_are_the_same(monkeypatch):
+    langchain = pytest.importorskip("sidelight.langchain")
+    metadata = {"a": 1, "b": "x", "c": 0.5, "d": True, "e": None, "f": ("t",), "g": [1], 5: "x", "ls_x": 1}
+    metadata.update(thread_id="t", user_id="u", prompt_key="k", policy_mode="strict", checkpoint_ns="n", l="ls")
+    found = []
+    for part in (langchain._fast, None):
+        monkeypatch.setattr(langchain, "_fast", part)
+        for root in (True, False):
+            fields = {"attrs": {"own": 1}}
+            langchain._context(metadata, fields, root)
+            found.append(fields)
+    assert found[:2] == found[2:]
+    attrs = {"own": 1, "a": 1, "b": "x", "c": 0.5, "d": True, "l": "ls"}
+    assert found[1] == {"attrs": attrs, "session": "t", "user": "u"}
+
+
 # On its way
 
 
