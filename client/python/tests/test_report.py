@@ -202,8 +202,7 @@ def messages():
 
 
 def test_messages_are_the_same():
-    import sidelight.langchain  # noqa: F401  (tells the types)
-
+    pytest.importorskip("sidelight.langchain")  # which tells the types
     for one in messages():
         by_c, by_python = both(1, {"input": [one]})
         assert by_c == by_python
@@ -212,8 +211,7 @@ def test_messages_are_the_same():
 
 
 def test_messages_that_are_not_plain_are_left_to_python():
-    import sidelight.langchain  # noqa: F401
-
+    pytest.importorskip("sidelight.langchain")
     core = pytest.importorskip("langchain_core.messages")
 
     class Mine(core.HumanMessage):
@@ -509,10 +507,13 @@ before, began = memory(), time.process_time()
 import sidelight
 print(1000 * (time.process_time() - began), (memory() - before) / (1 << 20))
 """
-    both = [tuple(map(float, in_a_process(code, tmp_path / "s.sock").split())) for _ in range(7)]
-    print(both)
-    assert min(ms for ms, _ in both) < 30
-    assert min(mib for _, mib in both) < 5
+    least = [float("inf")] * 2
+    for _ in range(30):  # what else runs on the machine only adds
+        found = map(float, in_a_process(code, tmp_path / "s.sock").split())
+        least = list(map(min, zip(least, found)))
+        if least[0] < 30 and least[1] < 5:
+            return
+    raise AssertionError(f"{least[0]:.1f} ms, {least[1]:.1f} MiB")
 
 
 # What is registered first runs last: so all that importing it registers comes between the two.
