@@ -479,7 +479,7 @@ def test_runs_that_never_end_do_not_gather(recorder):
     for _ in range(40_000):
         handler.on_chat_model_start({}, [[HumanMessage("hi")]], run_id=uuid.uuid4())
     assert len(sidelight.langchain._runs) <= sidelight.langchain.MAX_RUNS
-    assert len(sidelight.langchain._order) <= sidelight.langchain.MAX_RUNS
+    assert all(len(ended) <= sidelight.langchain.MAX_ENDED for ended in sidelight.langchain._ended)
 
 
 def test_a_run_id_that_is_used_again(recorder):

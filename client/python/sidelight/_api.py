@@ -114,27 +114,15 @@ def new_run_id() -> bytes:
 @guarded
 def start_run(run_id: RunId, **fields: Any) -> None:
     """Reports a start. The fields are those of the protocol: kind, name, parent, input, …"""
-    unix_ns, mono_ns = time.time_ns(), time.monotonic_ns()
     place(run_id, fields)
-    _start(run_id, unix_ns, mono_ns, fields)
+    transport.report(1, run_id, fields)
 
 
 @guarded
 def end_run(run_id: RunId, **fields: Any) -> None:
     """Reports an end: output, usage, model, finish, error, attrs."""
-    unix_ns, mono_ns = time.time_ns(), time.monotonic_ns()
     unplace(run_id)
-    _end(run_id, unix_ns, mono_ns, fields)
-
-
-def _start(run_id: RunId, unix_ns: int, mono_ns: int, fields: dict[str, Any]) -> None:
-    if transport.wants():
-        transport.emit(_frame(_wire.start, run_id, unix_ns, mono_ns, fields))
-
-
-def _end(run_id: RunId, unix_ns: int, mono_ns: int, fields: dict[str, Any]) -> None:
-    if transport.wants():
-        transport.emit(_frame(_wire.end, run_id, unix_ns, mono_ns, fields))
+    transport.report(2, run_id, fields)
 
 
 def place(run_id: RunId, fields: dict[str, Any]) -> None:
@@ -172,18 +160,6 @@ def inherited() -> tuple[Optional[str], Optional[str]]:
         trace = trace_of(given)
         _inherited = (given, trace) if trace else (None, None)
     return _inherited
-
-
-def _frame(
-    build: Callable[..., bytes], run_id: RunId, unix_ns: int, mono_ns: int, fields: dict[str, Any]
-) -> bytes:
-    """The frame; if a field's value makes that impossible, with what can't fail."""
-    try:
-        return build(run_id, unix_ns, mono_ns, **fields)
-    except BaseException as error:
-        absorb(error)
-        plain = {name: value for name, value in fields.items() if type(value) in (str, bytes)}
-        return build(run_id, unix_ns, mono_ns, **plain)
 
 
 @guarded
@@ -318,7 +294,6 @@ def begin(run: Run) -> None:
     fields, run._start = run._start, None  # the input isn't held until the end
     if fields is None:
         return
-    unix_ns, mono_ns = time.time_ns(), time.monotonic_ns()
     run.outer = _langchain_run()
     run._around = around = _open_run()
     above = fields["parent"]
@@ -338,7 +313,7 @@ def begin(run: Run) -> None:
         fields["traceparent"] = inherited()[0] or fields["traceparent"]
     else:
         fields["parent"] = None if type(above) is _Trace else above.id if type(above) is Run else above
-    _start(run.id, unix_ns, mono_ns, fields)
+    transport.report(1, run.id, fields)
 
 
 @guarded
@@ -347,7 +322,6 @@ def finish(run: Run, error: Optional[BaseException], output: Any) -> None:
     token, run._token = run._token, None
     if token is None:
         return
-    unix_ns, mono_ns = time.time_ns(), time.monotonic_ns()
     leave(token)
     failed: Any = run.error
     if failed is None and error is not None and not read(_is_clean_exit, error, default=False):
@@ -360,7 +334,7 @@ def finish(run: Run, error: Optional[BaseException], output: Any) -> None:
         "error": None if failed is None else read(_error_fields, failed),
         "attrs": run._attrs,
     }
-    _end(run.id, unix_ns, mono_ns, fields)
+    transport.report(2, run.id, fields)
 
 
 def leave(token: contextvars.Token[Any]) -> None:

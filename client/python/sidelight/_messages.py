@@ -6,7 +6,7 @@ LangChain either: what has the fields is a message.
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Container, Optional
 
 ROLES = {
     "human": "user",
@@ -24,22 +24,37 @@ ROLES = {
 
 def message(msg: Any, role: str) -> dict[str, Any]:
     """A message as the protocol words it."""
-    out: dict[str, Any] = {"role": ROLES.get(role) or getattr(msg, "role", None) or role}
-    out["content"] = msg.content
-    name = getattr(msg, "name", None)
+    held = getattr(msg, "__dict__", None)
+    return _message(held if held is not None and "content" in held else _Fields(msg), role)
+
+
+def _message(held: Any, role: str) -> dict[str, Any]:
+    """From its dict: pydantic takes a microsecond to say that it has no such attribute."""
+    get = held.get
+    out: dict[str, Any] = {"role": ROLES.get(role) or get("role") or role, "content": get("content")}
+    name = get("name")
     if name:
         out["name"] = name
-    calls = getattr(msg, "tool_calls", None)
-    broken = getattr(msg, "invalid_tool_calls", None)
+    calls, broken = get("tool_calls"), get("invalid_tool_calls")
     if calls or broken:
         out["tool_calls"] = [
             {"id": call.get("id"), "name": call.get("name"), "args": call.get("args")}
             for call in [*(calls or ()), *(broken or ())]
         ]
-    call_id = getattr(msg, "tool_call_id", None)
+    call_id = get("tool_call_id")
     if call_id:
         out["tool_call_id"] = call_id
     return out
+
+
+class _Fields:
+    """The fields of what keeps them elsewhere than in its dict."""
+
+    def __init__(self, msg: Any) -> None:
+        self._msg = msg
+
+    def get(self, name: str) -> Any:
+        return getattr(self._msg, name, None)
 
 
 def name_of(serialized: Any, kwargs: dict[str, Any]) -> Optional[str]:
@@ -57,6 +72,9 @@ def is_agent(name: Optional[str], metadata: Optional[dict[str, Any]]) -> bool:
 
 def any_message(msg: Any) -> Any:
     """A message in any of the forms that LangChain takes."""
+    held = getattr(msg, "__dict__", None)
+    if held and "content" in held and "type" in held:
+        return _message(held, held["type"])
     kind = getattr(msg, "type", None)
     if kind is not None and hasattr(msg, "content"):
         return message(msg, kind)
@@ -86,25 +104,26 @@ def last_words(outputs: Any) -> Any:
     return outputs
 
 
-def answer(response: Any) -> dict[str, Any]:
-    """What an LLMResult says, as fields of an end."""
-    choices = response.generations[0] if response.generations else []
+def answer(response: Any, known: Container[type] = ()) -> dict[str, Any]:
+    """What an LLMResult says, as fields of an end; messages of the known types stay what they are."""
     told = response.llm_output or {}
     output, finish = [], []
     usage = metadata = response_id = None
-    for choice in choices:
+    for choice in response.generations[0] if response.generations else ():
         msg = getattr(choice, "message", None)
         info = getattr(choice, "generation_info", None) or {}
+        reason = info.get("finish_reason") or info.get("stop_reason")
         if msg is None:
             output.append({"role": "assistant", "content": choice.text})
-            metadata = metadata or info
         else:
-            output.append(message(msg, "assistant"))
-            info = {**info, **(msg.response_metadata or {})}
-            metadata = metadata or info
+            output.append(msg if type(msg) in known else message(msg, "assistant"))
+            said = msg.response_metadata or {}
+            reason = said.get("finish_reason") or said.get("stop_reason") or reason
+            if "model_name" in said or "model" in said:
+                info = said
             usage = usage or getattr(msg, "usage_metadata", None)
-            response_id = response_id or _response_id(msg)
-        reason = info.get("finish_reason") or info.get("stop_reason")
+            response_id = response_id or _response_id(msg, said)
+        metadata = metadata or info
         if reason:
             finish.append(reason)
     metadata = metadata or {}
@@ -120,12 +139,18 @@ def answer(response: Any) -> dict[str, Any]:
     return fields
 
 
+def size_of_calls(chunk: Any) -> int:
+    """Characters of the tool calls in a piece of an answer."""
+    calls = chunk.message.tool_call_chunks if chunk is not None else ()
+    return sum(len(call.get("name") or "") + len(call.get("args") or "") for call in calls)
+
+
 def found(documents: Any) -> list[Any]:
     """What a retriever found."""
     return [{"content": doc.page_content, "metadata": doc.metadata} for doc in documents]
 
 
-def _response_id(msg: Any) -> Optional[str]:
+def _response_id(msg: Any, said: dict[str, Any]) -> Optional[str]:
     """The provider's id of an answer, not the one that LangChain makes up."""
-    found = (msg.response_metadata or {}).get("id") or msg.id
+    found = said.get("id") or msg.id
     return None if not found or found.startswith(("lc_", "run-")) else found

@@ -11,19 +11,32 @@ belong together have no call between them.
 
 The socket doesn't block. What it refuses waits in a queue of at most `limit` bytes; then the
 newest events are dropped and counted, and the collector is told how many.
+
+Nothing is imported later than with this module: a fork in one thread while another imports
+leaves the child a lock that nobody will ever open.
+
+Where the part in C was built, a connection also has a lane: while nobody has the turn and
+nothing waits, one call packs a start or an end and sends it, and no Python runs in between.
 """
 
 from __future__ import annotations
 
+import _socket as socket  # the whole of socket takes long to import, and gevent patches it
 import errno
 import itertools
 import os
+import select
 import stat
 import time
 from collections import deque
 from typing import Any, Callable, Optional, TypeVar
 
 from . import _wire
+
+try:
+    from ._fast import Lane
+except ImportError:  # not built here
+    Lane = None
 
 _MS = 1_000_000
 _BACKOFF_MIN_NS = 50 * _MS
@@ -32,6 +45,7 @@ _WRITE_BUDGET = 256 * 1024  # bytes that one emit writes at most
 _MAX_INBOX = 10_000
 _SNDBUF = 212_992  # the kernel doubles it; more needs a privilege
 _AGAIN = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.EINTR})
+_FLAGS = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
 
 T = TypeVar("T")
 Send = Callable[[bytes, "list[int]"], int]  # appends the bytes sent; returns 0 or an errno
@@ -62,6 +76,7 @@ class Transport:
         self._full = False
         self._sock: Any = None
         self._send: Send = lambda data, counts: errno.ENOTCONN
+        self._lane: Any = None
         self._heard: list[bytes] = []  # what came and isn't understood yet
         self._asked: dict[bytes, None] = {}  # flushes that wait for their answer
         self._flushed = 0  # the last token that came back
@@ -73,6 +88,15 @@ class Transport:
         self._retry_ns = 0
 
     # What callers see. Every method may be called from any thread.
+
+    def report(self, kind: int, run_id: _wire.RunId, fields: dict[str, Any]) -> None:
+        """Sends a start (1) or an end (2) of just now; the fields are those of the protocol."""
+        lane = self._lane
+        if lane is not None and lane.report(kind, run_id, fields):
+            return
+        unix_ns, mono_ns = time.time_ns(), time.monotonic_ns()
+        if self.wants():
+            self.emit(_wire.run_frame(kind, run_id, unix_ns, mono_ns, fields))
 
     def wants(self) -> bool:
         """Says whether an event is worth packing; counts it as dropped if it isn't."""
@@ -143,6 +167,7 @@ class Transport:
     def after_fork(self) -> None:
         """Forgets the parent's connection and its bytes: they are the parent's to send."""
         sock = self._sock
+        self._close_lane()
         self._reset()
         if sock is not None:
             sock.close()
@@ -177,8 +202,6 @@ class Transport:
 
     def _wait(self, left_ns: int) -> None:
         """Waits until the socket has news for us, 20 ms at most."""
-        import select
-
         ms = max(1, min(20, left_ns // _MS))
         sock = self._sock
         fd = -1 if sock is None else sock.fileno()
@@ -232,8 +255,16 @@ class Transport:
 
     def _write(self) -> bool:
         """Writes the queue. False: the connection is lost."""
-        queue, sock = self._queue, self._sock
+        queue, sock, lane = self._queue, self._sock, self._lane
         budget = _WRITE_BUDGET
+        if lane is not None:
+            if lane.partial:
+                self._queued = sum(map(len, queue))
+                self._head = (queue[0], sock, [lane.partial])
+                lane.partial = 0
+            if lane.sent:
+                self._unflushed = True
+                lane.sent = False
         while queue and budget > 0:
             frame = queue[0]
             if self._head[0] is not frame or self._head[1] is not sock:
@@ -289,20 +320,22 @@ class Transport:
         return paths
 
     def _open(self, path: str) -> bool:
-        import socket
-
         sock = None
         try:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.sndbuf)
             sock.connect(path)
-            send, counts = _sender(sock), []
+            lane, counts = None, []
+            if Lane is not None:
+                lane = Lane(sock.fileno(), self._turn, self._inbox, self._queue)
+            send = _sender(sock) if lane is None else lane.send
             hello = self._hello()
             if send(hello, counts) or counts != [len(hello)]:
                 return False
             self._heard = []
             self._send = send
+            self._lane = lane
             self._sock = sock
             return True
         except (OSError, ValueError):
@@ -318,12 +351,22 @@ class Transport:
 
     def _disconnect(self) -> None:
         """A frame that is not complete is sent again as a whole, to the next connection."""
+        self._close_lane()
         sock, self._sock = self._sock, None
         if sock is not None:
             sock.close()
 
+    def _close_lane(self) -> None:
+        """Before its descriptor may become another file's: whoever is about to use it sees that."""
+        lane, self._lane = self._lane, None
+        if lane is not None:
+            lane.fd = -1
+            if lane.partial:
+                self._queued = sum(map(len, self._queue))
+
     def _lose(self) -> None:
-        self._unsure = self._unsure or self._unflushed
+        lane = self._lane
+        self._unsure = self._unsure or self._unflushed or (lane is not None and lane.sent)
         self._unflushed = False
         for frame in list(self._asked):  # its answer is lost as well: ask again
             if frame not in self._queue:
@@ -375,7 +418,9 @@ class Transport:
             message = _wire.unpack(body)
             if message[0] == 5:
                 self._flushed = max(self._flushed, message[1])
-                if self._last == _wire.flush(message[1]):
+                lane = self._lane
+                sent = lane is not None and lane.sent
+                if self._last == _wire.flush(message[1]) and not sent:
                     self._unflushed = False
             elif message[0] == 8:
                 self.errors += 1
@@ -392,6 +437,22 @@ def _is_private(directory: str, uid: int) -> bool:
     return stat.S_ISDIR(st.st_mode) and st.st_uid == uid and not st.st_mode & 0o022
 
 
+def _libc_send() -> Any:
+    """The C library's send, called with the GIL; None where that can't be had."""
+    try:
+        import ctypes
+
+        call = ctypes.PyDLL(None, use_errno=True).send
+        call.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
+        call.restype = ctypes.c_ssize_t
+        return call, ctypes.get_errno
+    except (ImportError, OSError, AttributeError):
+        return None
+
+
+_LIBC = _libc_send() if Lane is None else None
+
+
 def _sender(sock: Any) -> Send:
     """A send that keeps the GIL and never blocks.
 
@@ -399,28 +460,20 @@ def _sender(sock: Any) -> Send:
     thousand times what the call takes. extend() and map() call and keep the result in C, where
     no signal handler runs: what was sent is always known.
     """
-    import socket
-
-    flags = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
-    try:
-        import ctypes
-
-        call = ctypes.PyDLL(None, use_errno=True).send
-        call.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
-        call.restype = ctypes.c_ssize_t
-        get_errno, fd = ctypes.get_errno, sock.fileno()
-
-        def send(data: bytes, counts: list[int]) -> int:
-            counts.extend(map(call, (fd,), (data,), (len(data),), (flags,)))
-            return 0 if counts[-1] >= 0 else get_errno()
-
-    except (ImportError, OSError, AttributeError):
+    if _LIBC is None:
 
         def send(data: bytes, counts: list[int]) -> int:
             try:
-                counts.extend(map(sock.send, (data,), (flags,)))
+                counts.extend(map(sock.send, (data,), (_FLAGS,)))
                 return 0
             except OSError as err:
                 return err.errno or errno.EIO
 
-    return send
+        return send
+    (call, get_errno), fd = _LIBC, sock.fileno()
+
+    def send_by_libc(data: bytes, counts: list[int]) -> int:
+        counts.extend(map(call, (fd,), (data,), (len(data),), (_FLAGS,)))
+        return 0 if counts[-1] >= 0 else get_errno()
+
+    return send_by_libc

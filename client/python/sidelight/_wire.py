@@ -177,6 +177,19 @@ def end(
     return _pack_fields([2, run_id, unix_ns, mono_ns], fields)
 
 
+def run_frame(
+    kind: int, run_id: RunId, unix_ns: int, mono_ns: int, fields: dict[str, Any]
+) -> bytes:
+    """A start (1) or an end (2); if a field's value makes that impossible, what can't fail."""
+    build = start if kind == 1 else end
+    try:
+        return build(run_id, unix_ns, mono_ns, **fields)
+    except BaseException as error:
+        absorb(error)
+        plain = {name: value for name, value in fields.items() if type(value) in (str, bytes)}
+        return build(run_id, unix_ns, mono_ns, **plain)
+
+
 def event(run_id: RunId, unix_ns: int, mono_ns: int, name: str, attrs: dict[str, Any]) -> bytes:
     name = text(name).encode("utf-8", "replace")[:MAX_NAME].decode("utf-8", "ignore")
     return _pack_fields([3, run_id, unix_ns, mono_ns, name or "event"], attrs, Cleaner.attrs)

@@ -14,10 +14,28 @@ from typing import Any, Optional, cast
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
 from langchain_core.tracers.context import register_configure_hook
 
-from ._api import end_run, error_of, guarded, parent_within, run_event, start_run
+from . import _streams
+from ._api import (
+    _langchain_run,
+    error_of,
+    guarded,
+    parent_within,
+    place,
+    run_event,
+    transport,
+    unplace,
+)
 from ._messages import (
+    ROLES,
     answer,
     any_message,
     conversation,
@@ -25,23 +43,32 @@ from ._messages import (
     is_agent,
     last_words,
     name_of,
+    size_of_calls,
 )
-from ._values import read, text
+from ._values import absorb, read, text
+
+try:
+    from . import _fast
+except ImportError:
+    _fast = None  # type: ignore[assignment]
 
 __all__ = ["SidelightCallbackHandler", "install"]
 
-MAX_RUNS = 16_384
+MAX_RUNS = 16_384  # that are open
+MAX_ENDED = 512
 
 # What LangChain's metadata calls the things that the protocol has fields for.
-_SESSION = ("thread_id", "session_id", "conversation_id")
-_PROMPT = {
-    "prompt_key": "prompt.key",
-    "prompt.key": "prompt.key",
-    "prompt_version": "prompt.version",
-    "prompt.version": "prompt.version",
-    "policy_mode": "policy_mode",
-}
-_NO_ATTRS = frozenset((*_SESSION, *_PROMPT, "user_id", "checkpoint_ns", "langgraph_checkpoint_ns"))
+_SESSION = ("thread_id", "session_id", "conversation_id")  # in this order
+_PROMPT = (
+    ("prompt_key", "prompt.key"),
+    ("prompt.key", "prompt.key"),
+    ("prompt_version", "prompt.version"),
+    ("prompt.version", "prompt.version"),
+    ("policy_mode", "policy_mode"),
+)
+_MODEL_SETTINGS = ("ls_temperature", "ls_max_tokens")
+_PLACE = ("checkpoint_ns", "langgraph_checkpoint_ns")
+_NO_ATTRS = frozenset((*_SESSION, *dict(_PROMPT), *_PLACE, "user_id"))  # nor ls_…
 _SCALARS = frozenset({str, int, float, bool})
 
 _REQUEST = {
@@ -58,64 +85,106 @@ _REQUEST = {
 }
 
 
+# What a run ends with that is told to stop.
+_STOPPED = frozenset({"CancelledError", "GeneratorExit"})
+
+
+# Messages that the part in C can read by itself.
+_READ = frozenset((HumanMessage, AIMessage, AIMessageChunk, SystemMessage, ToolMessage))
+if _fast is not None:
+    for _type in _READ:
+        _fast.know(_type, ROLES.get(_type.model_fields["type"].default))
+
+
 class _Run:
-    __slots__ = ("owner", "chunks", "ended")
+    __slots__ = ("owner", "parent", "stream")
 
-    def __init__(self, owner: int) -> None:
+    def __init__(self, owner: int, parent: Optional[bytes]) -> None:
         self.owner = owner  # the handler that reports it
-        self.chunks = 0
-        self.ended = False
+        self.parent = parent
+        self.stream: Optional[_streams.Stream] = None
 
 
-# Every step on these two is one atomic operation: no lock, so no deadlock when a finalizer
-# calls back in the middle of a callback. A run that ended stays until newer ones push it
-# out, so that a second handler, told of the same end, sees that it was reported.
+# Every step on these is one atomic operation: no lock, so no deadlock when a finalizer calls
+# back in the middle of a callback. The ids of the newest that ended stay a while, so that a second
+# handler, told of the same end, sees that it was reported.
 _runs: dict[bytes, _Run] = {}
-_order: deque[bytes] = deque()
+_ended: list[set[bytes]] = [set(), set()]
 
 
-def _remember(run_id: bytes, owner: int) -> bool:
+def _remember(run_id: bytes, owner: int, parent: Optional[bytes]) -> bool:
     """Claims a run for a handler. False: another handler reports it."""
     known = _runs.get(run_id)
-    if known is not None and known.owner != owner and not known.ended:
+    if known is not None and known.owner != owner:
         return False
-    _runs[run_id] = _Run(owner)
-    _order.append(run_id)
-    while len(_order) > MAX_RUNS:
-        _runs.pop(_order.popleft(), None)
+    _runs[run_id] = _Run(owner, parent)
+    if len(_runs) > MAX_RUNS:
+        for oldest in list(_runs)[: MAX_RUNS // 16]:
+            _runs.pop(oldest, None)
     return True
 
 
-def _context(metadata: dict[str, Any], attrs: dict[str, Any], root: bool) -> dict[str, Any]:
+def _forget(run_id: bytes) -> None:
+    _runs.pop(run_id, None)
+    newest = _ended[1]
+    newest.add(run_id)
+    if len(newest) >= MAX_ENDED:
+        _ended[:] = [newest, set()]
+
+
+def _has_ended(run_id: bytes) -> bool:
+    older, newest = _ended
+    return run_id in newest or run_id in older
+
+
+def _around() -> Optional[bytes]:
+    """The run that a root is in all the same: with_fallbacks and whoever gives a config of his own
+    to a call inside a run hide it from the callbacks."""
+    run_id = _langchain_run()
+    return run_id if run_id is not None and run_id in _runs else None
+
+
+def _context(metadata: dict[str, Any], fields: dict[str, Any], root: bool) -> None:
     """What the metadata say, as fields of a start; the rest of them becomes attributes."""
-    for name, value in metadata.items():
-        if type(name) is str and type(value) in _SCALARS:
-            if name not in _NO_ATTRS and not name.startswith("ls_"):
-                attrs[name] = value
+    attrs = fields["attrs"]
+    if _fast is not None and type(metadata) is dict:
+        _fast.context(metadata, attrs, _NO_ATTRS)
+    else:
+        for name, value in metadata.items():
+            if type(value) in _SCALARS and type(name) is str:
+                if name not in _NO_ATTRS and name[:3] != "ls_":
+                    attrs[name] = value
+    get = metadata.get
     if root:
-        for name, attr in _PROMPT.items():
-            if metadata.get(name) is not None:
-                attrs[attr] = metadata[name]
-    session = next((metadata[name] for name in _SESSION if metadata.get(name)), None)
-    return {"session": session, "user": metadata.get("user_id")}
+        for name, attr in _PROMPT:
+            value = get(name)
+            if value is not None:
+                attrs[attr] = value
+    fields["session"] = get("thread_id") or get("session_id") or get("conversation_id")
+    fields["user"] = get("user_id")
 
 
-def _request(metadata: dict[str, Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+def _request(metadata: dict[str, Any], asked: dict[str, Any], fields: dict[str, Any]) -> None:
     """What a model is asked with, as fields of a start."""
-    asked = kwargs.get("invocation_params") or {}
-    attrs = {attr: asked[name] for name, attr in _REQUEST.items() if asked.get(name) is not None}
-    for name in ("temperature", "max_tokens"):
-        if metadata.get("ls_" + name) is not None:
-            attrs.setdefault(_REQUEST[name], metadata["ls_" + name])
-    return {
-        "model": metadata.get("ls_model_name") or asked.get("model") or asked.get("model_name"),
-        "provider": metadata.get("ls_provider"),
-        "attrs": attrs,
-    }
+    attrs, get = fields["attrs"], metadata.get
+    for name in _MODEL_SETTINGS:
+        value = get(name)
+        if value is not None:
+            attrs[_REQUEST[name[3:]]] = value
+    for name, value in asked.items():
+        if name in _REQUEST and value is not None:
+            attrs[_REQUEST[name]] = value
+    fields["model"] = get("ls_model_name") or asked.get("model") or asked.get("model_name")
+    fields["provider"] = get("ls_provider")
 
 
 def _prompt(messages: Any) -> Any:
-    return [any_message(msg) for msg in messages[0]] if messages else None
+    if not messages:
+        return None
+    first = messages[0]
+    if transport._lane is not None and type(first) is list and _READ.issuperset(map(type, first)):
+        return first
+    return list(map(any_message, first))
 
 
 def _one_or_all(prompts: Any) -> Any:
@@ -130,7 +199,7 @@ def _half_an_answer(error: BaseException, response: Any) -> dict[str, Any]:
     """What a model call that failed left behind, as fields of an end."""
     fields = answer(response) if response is not None else {}
     if not any(msg["content"] or msg.get("tool_calls") for msg in fields.get("output", ())):
-        fields.pop("output", None)
+        fields.pop("output", None)  # nothing, or what was only told chunk by chunk
     status = getattr(error, "status_code", None)
     if isinstance(status, int):
         fields.setdefault("attrs", {})["http.response.status_code"] = status
@@ -160,67 +229,93 @@ class SidelightCallbackHandler(BaseCallbackHandler):
 
     def _reports(self, run_id: bytes) -> bool:
         run = _runs.get(run_id)
-        return run is None or (run.owner == id(self) and not run.ended)
+        return not _has_ended(run_id) if run is None else run.owner == id(self)
 
     def _start(
         self,
         run_id: UUID,
         parent_run_id: Optional[UUID],
+        tags: Optional[list[str]],
         metadata: Optional[dict[str, Any]],
-        attrs: dict[str, Any],
-        **fields: Any,
+        fields: dict[str, Any],
     ) -> None:
+        """The fields are the protocol's, attrs among them."""
         key = run_id.bytes
-        if not _remember(key, id(self)):
+        parent = None if parent_run_id is None else parent_run_id.bytes
+        if not _remember(key, id(self), parent):
             return
-        fields.update(read(_context, metadata or {}, attrs, parent_run_id is None, default={}))
-        start_run(
-            key,
-            parent=parent_within(parent_run_id.bytes if parent_run_id is not None else None),
-            attrs=attrs,
-            **fields,
-        )
+        if metadata:
+            read(_context, metadata, fields, parent is None)
+        fields["parent"] = parent_within(_around() if parent is None else parent)
+        fields["tags"] = tags
+        place(key, fields)
+        transport.report(1, key, fields)
 
-    def _end(self, run_id: UUID, **fields: Any) -> None:
-        key = run_id.bytes
-        run = _runs.get(key)
-        if run is not None:
-            if run.owner != id(self) or run.ended:
+    def _end(self, run_id: bytes, fields: dict[str, Any]) -> None:
+        run = _runs.get(run_id)
+        if run is None:
+            if _has_ended(run_id):
                 return
-            run.ended = True
-            if run.chunks:
-                fields.setdefault("attrs", {})["sidelight.chunks"] = run.chunks
-        end_run(key, **fields)
+        elif run.owner != id(self):
+            return
+        else:
+            stream = run.stream
+            if stream is not None:
+                _streams.end(run_id)
+                if "error" in fields:
+                    read(stream.complete, fields)
+                fields.setdefault("attrs", {})["sidelight.chunks"] = stream.chunks
+        _forget(run_id)
+        unplace(run_id)
+        transport.report(2, run_id, fields)
+
+    def _fail(self, run_id: UUID, error: BaseException, fields: dict[str, Any]) -> None:
+        key = run_id.bytes
+        fields["error"] = error_of(error)
+        if type(error).__name__ in _STOPPED:
+            # LangChain doesn't say that it stopped a model in the middle of its answer.
+            for inner in _streams.within(key):
+                self._end(inner, {"error": fields["error"]})
+        self._end(key, fields)
 
     def _event(self, run_id: UUID, name: str, **attrs: Any) -> None:
         key = run_id.bytes
         if self._reports(key):
             run_event(key, name, {k: v for k, v in attrs.items() if v is not None})
 
-    def _chunk(self, run_id: UUID) -> None:
-        run = _runs.get(run_id.bytes)
+    def _chunk(self, run_id: UUID, piece: Any) -> Optional[_streams.Stream]:
+        key = run_id.bytes
+        run = _runs.get(key)
         if run is None or run.owner != id(self):
-            return
-        run.chunks += 1
-        if run.chunks == 1:
-            run_event(run_id.bytes, "first_token", {})
+            return None
+        stream = run.stream
+        if stream is None:
+            run.stream = stream = _streams.begin(key, run.parent)
+            run_event(key, "first_token", {})
+        stream.chunks += 1
+        if piece and isinstance(piece, str):
+            stream.add(piece)
+        return stream
 
-    # Models
+    # Models. What is called for every run takes its guard inside: around it, it costs as much
+    # as all that is done here.
 
-    @guarded
     def on_chat_model_start(
         self,
-        serialized: Any,
-        messages: Any,
-        *,
-        run_id: UUID,
+        serialized: Any = None,
+        messages: Any = None,
+        *_: Any,
+        run_id: Any = None,
         parent_run_id: Optional[UUID] = None,
         tags: Optional[list[str]] = None,
         metadata: Optional[dict[str, Any]] = None,
         **kwargs: Any,
     ) -> None:
-        prompt = read(_prompt, messages)
-        self._model_start(serialized, prompt, run_id, parent_run_id, tags, metadata, kwargs)
+        try:
+            prompt = read(_prompt, messages)
+            self._model_start(serialized, prompt, run_id, parent_run_id, tags, metadata, kwargs)
+        except BaseException as error:
+            absorb(error)
 
     @guarded
     def on_llm_start(
@@ -247,74 +342,81 @@ class SidelightCallbackHandler(BaseCallbackHandler):
         metadata: Optional[dict[str, Any]],
         kwargs: dict[str, Any],
     ) -> None:
-        fields = read(_request, metadata or {}, kwargs, default={})
-        self._start(
-            run_id,
-            parent_run_id,
-            metadata,
-            fields.pop("attrs", {}),
-            kind="llm",
-            name=read(name_of, serialized, kwargs),
-            input=prompt,
-            tags=tags,
-            **fields,
-        )
+        name = read(name_of, serialized, kwargs)
+        fields: dict[str, Any] = {"kind": "llm", "name": name, "input": prompt, "attrs": {}}
+        read(_request, metadata or {}, kwargs.get("invocation_params") or {}, fields)
+        self._start(run_id, parent_run_id, tags, metadata, fields)
 
-    @guarded
-    def on_llm_new_token(self, token: Any = None, *, run_id: UUID, **kwargs: Any) -> None:
-        self._chunk(run_id)
+    def on_llm_new_token(
+        self, token: Any = None, *_: Any, run_id: Any = None, chunk: Any = None, **kwargs: Any
+    ) -> None:
+        try:
+            stream = self._chunk(run_id, token)
+            if not token and stream is not None:
+                stream.count(read(size_of_calls, chunk, default=0))
+        except BaseException as error:
+            absorb(error)
 
     @guarded
     def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
         if event.get("event") == "content-block-delta":
-            self._chunk(run_id)
+            self._chunk(run_id, event.get("delta", {}).get("text"))
 
-    @guarded
-    def on_llm_end(self, response: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        self._end(run_id, **read(answer, response, default={}))
+    def on_llm_end(self, response: Any = None, *_: Any, run_id: Any = None, **kwargs: Any) -> None:
+        try:
+            known = _READ if transport._lane is not None else ()
+            self._end(run_id.bytes, read(answer, response, known) or {})
+        except BaseException as error:
+            absorb(error)
 
     @guarded
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         fields = read(_half_an_answer, error, kwargs.get("response"), default={})
-        self._end(run_id, error=error_of(error), **fields)
+        self._fail(run_id, error, fields)
 
     # Chains and graphs
 
-    @guarded
     def on_chain_start(
         self,
-        serialized: Any,
-        inputs: Any,
-        *,
-        run_id: UUID,
+        serialized: Any = None,
+        inputs: Any = None,
+        *_: Any,
+        run_id: Any = None,
         parent_run_id: Optional[UUID] = None,
         tags: Optional[list[str]] = None,
         metadata: Optional[dict[str, Any]] = None,
         **kwargs: Any,
     ) -> None:
-        name = read(name_of, serialized, kwargs)
-        root = parent_run_id is None
-        self._start(
-            run_id,
-            parent_run_id,
-            metadata,
-            {},
-            kind="agent" if root or read(is_agent, name, metadata) else "chain",
-            name=name,
-            # Inside, every node gets the whole conversation once more.
-            input=read(conversation, inputs) if root else None,
-            tags=tags,
-        )
+        try:
+            name = read(name_of, serialized, kwargs)
+            fields: dict[str, Any] = {"kind": "chain", "name": name, "attrs": {}}
+            if parent_run_id is None:
+                fields["kind"] = "agent"
+                # Inside, every node gets the whole conversation once more.
+                fields["input"] = read(conversation, inputs)
+            elif read(is_agent, name, metadata):
+                fields["kind"] = "agent"
+            self._start(run_id, parent_run_id, tags, metadata, fields)
+        except BaseException as error:
+            absorb(error)
 
-    @guarded
     def on_chain_end(
-        self, outputs: Any, *, run_id: UUID, parent_run_id: Optional[UUID] = None, **kwargs: Any
+        self,
+        outputs: Any = None,
+        *_: Any,
+        run_id: Any = None,
+        parent_run_id: Optional[UUID] = None,
+        **kwargs: Any,
     ) -> None:
-        self._end(run_id, output=read(last_words, outputs) if parent_run_id is None else None)
+        try:
+            output = {} if parent_run_id is not None else {"output": read(last_words, outputs)}
+            self._end(run_id.bytes, output)
+        except BaseException as error:
+            absorb(error)
 
     @guarded
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        self._end(run_id, error=error_of(error))
+        self._fail(run_id, error, {})
 
     @guarded
     def on_interrupt(self, event: Any) -> None:
@@ -349,24 +451,21 @@ class SidelightCallbackHandler(BaseCallbackHandler):
         description = read(_description, serialized)
         if description:
             attrs["gen_ai.tool.description"] = description
-        self._start(
-            run_id,
-            parent_run_id,
-            metadata,
-            attrs,
-            kind="tool",
-            name=read(name_of, serialized, kwargs),
-            input=inputs if inputs is not None else input_str,
-            tags=tags,
-        )
+        fields = {
+            "kind": "tool",
+            "name": read(name_of, serialized, kwargs),
+            "input": inputs if inputs is not None else input_str,
+            "attrs": attrs,
+        }
+        self._start(run_id, parent_run_id, tags, metadata, fields)
 
     @guarded
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        self._end(run_id, **read(_tool_result, output, default={}))
+        self._end(run_id.bytes, read(_tool_result, output, default={}))
 
     @guarded
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        self._end(run_id, error=error_of(error))
+        self._fail(run_id, error, {})
 
     @guarded
     def on_retriever_start(
@@ -380,24 +479,17 @@ class SidelightCallbackHandler(BaseCallbackHandler):
         metadata: Optional[dict[str, Any]] = None,
         **kwargs: Any,
     ) -> None:
-        self._start(
-            run_id,
-            parent_run_id,
-            metadata,
-            {},
-            kind="retriever",
-            name=read(name_of, serialized, kwargs),
-            input=query,
-            tags=tags,
-        )
+        name = read(name_of, serialized, kwargs)
+        fields = {"kind": "retriever", "name": name, "input": query, "attrs": {}}
+        self._start(run_id, parent_run_id, tags, metadata, fields)
 
     @guarded
     def on_retriever_end(self, documents: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        self._end(run_id, output=read(found, documents))
+        self._end(run_id.bytes, {"output": read(found, documents)})
 
     @guarded
     def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        self._end(run_id, error=error_of(error))
+        self._fail(run_id, error, {})
 
     # Events
 

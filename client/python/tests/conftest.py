@@ -7,11 +7,22 @@ sys.path.insert(0, os.path.dirname(__file__))
 
 from recorder import Recorder  # noqa: E402
 
-from sidelight import _api  # noqa: E402
+from sidelight import _api, _transport  # noqa: E402
+
+
+@pytest.fixture(params=["fast", "python"])
+def way(request, monkeypatch):
+    """With the part in C, and as where it could not be built."""
+    if request.param == "python":
+        monkeypatch.setattr(_transport, "Lane", None)
+        monkeypatch.setattr(_transport, "_LIBC", _transport._libc_send())
+    elif _transport.Lane is None:
+        pytest.skip("sidelight._fast was not built")
+    return request.param
 
 
 @pytest.fixture
-def fresh(tmp_path, monkeypatch):
+def fresh(tmp_path, monkeypatch, way):
     """The client as in a new process, looking for a collector that isn't there yet."""
     for name in ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "TRACEPARENT"):
         monkeypatch.delenv(name, raising=False)

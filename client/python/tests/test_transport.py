@@ -16,7 +16,7 @@ import pytest
 from recorder import Recorder, only_runs
 
 import sidelight
-from sidelight import _api, _wire
+from sidelight import _api, _transport, _wire
 from sidelight._transport import Transport
 
 
@@ -35,7 +35,7 @@ def dropped(messages):
 
 
 @pytest.fixture
-def transport(tmp_path):
+def transport(tmp_path, way):
     transport = Transport(lambda: _wire.hello("test", None, None, None))
     transport.path = str(tmp_path / "s.sock")
     yield transport
@@ -415,8 +415,10 @@ def test_a_stopped_collector_never_blocks_and_hears_what_it_missed(transport):
     while not os.path.exists(transport.path):
         time.sleep(0.005)
     durations, cpu = [], time.thread_time()
-    while transport._sock is None:
+    while transport._sock is None:  # it listens a moment after its path is there
+        retry_now(transport)
         emit(transport, "first")
+        time.sleep(0.005)
     for i in range(3000):
         begin = time.perf_counter()
         emit(transport, i, 1000)
@@ -621,6 +623,9 @@ def test_memory_is_bounded_while_the_writer_does_not_run(transport, recorder):
 
 def test_sending_without_ctypes(transport, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ctypes", None)
+    assert _transport._libc_send() is None
+    monkeypatch.setattr(_transport, "Lane", None)
+    monkeypatch.setattr(_transport, "_LIBC", None)
     with Recorder(tmp_path / "s.sock") as recorder:
         emit(transport, 1)
         recorder.wait(lambda all: names(all) == ["e1"])
