@@ -270,6 +270,8 @@ def good_end():
                   "prompt_tokens_details": {"cached_tokens": 100}, "total_tokens": 168},
         "model": "gpt-4o-mini-2024-07-18", "finish": "stop",
         "attrs": {"gen_ai.response.id": "chatcmpl-1"}}])
+    good("end-input", "what went in, known only now", [END, RUN, UNIX, MONO, {
+        "input": [{"role": "user", "content": "Wetter in Wien?"}], "output": "sonnig"}])
     good("end-error", "a failure", [END, "run-42", UNIX, MONO, {
         "error": {"type": "openai.RateLimitError", "message": "429: too many requests",
                   "stack": "Traceback (most recent call last):\n  File \"a.py\", line 3"}}])
