@@ -356,6 +356,8 @@ void encode_end(struct encoder *e, enum run_kind kind, const struct event *end,
 			attr(base, "gen_ai.response.model", end->model);
 		finish_attr(e, end->finish, base);
 		e->cut += value_new_attributes(base, SPAN_ATTRIBUTES, end->attrs, e->max_value);
+		if (content->len == 0) // the start knew of none
+			encode_content(e, kind, true, end->input, base, content);
 		encode_content(e, kind, false, end->output, base, content);
 	}
 	encode_status(e, kind, ending, base);

@@ -66,6 +66,7 @@ static const struct field start_fields[] = {
 };
 
 static const struct field end_fields[] = {
+	{KEY("input"), WANT_ANY, offsetof(struct event, input)},
 	{KEY("output"), WANT_ANY, offsetof(struct event, output)},
 	{KEY("usage"), WANT_MAP, offsetof(struct event, usage)},
 	{KEY("model"), WANT_NAME, offsetof(struct event, model)},

@@ -184,6 +184,16 @@ static struct str response_text(struct runs *r, const struct event *end)
 	return (struct str){text.p, text.p ? utf8_cut(text.p, text.len, r->o.max_value) : 0};
 }
 
+/* The user's words, where only the end knows them; borrowed from it. */
+static struct str late_message(struct runs *r, const struct event *end)
+{
+	struct str text = {0};
+
+	if (end && r->o.content && end->input.p)
+		text = messages_last_text(end->input, "user");
+	return (struct str){text.p, text.p ? utf8_cut(text.p, text.len, r->o.max_value) : 0};
+}
+
 /* What an end says was used, unless runs below say the same; then those above don't say it again.
  */
 static void own_usage(struct runs *r, struct run *run, const struct event *end, struct usage *ret)
@@ -223,6 +233,8 @@ static int complete(struct runs *r, struct run *run, const struct event *end,
 	           &r->content);
 	b->base = (struct str){(char *)r->base.data, r->base.len};
 	b->content = (struct str){(char *)r->content.data, r->content.len};
+	if ((run->flags & RUN_IS_ROOT) && !b->message.p)
+		b->message = late_message(r, end);
 	b->response = run->flags & RUN_IS_ROOT ? response_text(r, end) : (struct str){0};
 	return buf_error(&r->base) ? buf_error(&r->base) : buf_error(&r->content);
 }

@@ -276,6 +276,8 @@ def good_end():
         "attrs": {"gen_ai.response.id": "chatcmpl-1"}}])
     good("end-usage-estimated", "tokens that the client estimated, for a stream that broke off",
          [END, RUN, UNIX, MONO, {"usage": {"output_tokens": 37, "sidelight.estimated": True}}])
+    good("end-input", "what went in, known only now", [END, RUN, UNIX, MONO, {
+        "input": [{"role": "user", "content": "Wetter in Wien?"}], "output": "sonnig"}])
     good("end-error", "a failure", [END, "run-42", UNIX, MONO, {
         "error": {"type": "openai.RateLimitError", "message": "429: too many requests",
                   "stack": "Traceback (most recent call last):\n  File \"a.py\", line 3"}}])

@@ -11,12 +11,20 @@ sys.path.insert(0, str(ROOT / "client" / "python" / "tests"))
 os.environ["LANGSMITH_TRACING"] = "false"
 
 from recorder import Recorder  # noqa: E402
+from scripted_apis import ScriptedApis  # noqa: E402
 from scripted_openai import ScriptedOpenAI  # noqa: E402
 
 
 @pytest.fixture
 def model_server():
     with ScriptedOpenAI(delay=0.02, final_delay=0.01) as server:
+        yield server
+
+
+@pytest.fixture
+def apis():
+    """The scripted model behind all endpoints, with the streams that go wrong."""
+    with ScriptedApis() as server:
         yield server
 
 

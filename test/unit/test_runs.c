@@ -47,6 +47,31 @@ static void test_start_and_end_make_a_span_and_an_observation(void **state)
 	assert_nothing_left(w);
 }
 
+static void test_an_input_that_comes_late_stands_where_there_was_none(void **state)
+{
+	struct world *w = *state;
+	const char *late = "'input':[{'role':'user','content':'late'}],'output':'x'";
+
+	start(w, "a", "'kind':'agent','name':'bot'");
+	start(w, "t", "'kind':'tool','name':'t','parent':'a'");
+	end(w, "t", "'input':'city','output':'x'");
+	end(w, "a", late);
+	start(w, "b", "'kind':'agent','name':'bot','input':[{'role':'user','content':'first'}]");
+	end(w, "b", late);
+	json_t *o = observation_at(w, 0), *p = observation_at(w, 1);
+	assert_string_equal(text_at(o, "user_message"), "late");
+	assert_string_equal(text_at(o, "tool_calls/0/input"), "city");
+	assert_string_equal(text_at(p, "user_message"), "first");
+	json_decref(o);
+	json_decref(p);
+	json_t *span = span_of(w, "b");
+	const char *input = text_at(span, "attributes/gen_ai.input.messages");
+	assert_non_null(strstr(input, "first"));
+	assert_null(strstr(input, "late"));
+	json_decref(span);
+	assert_nothing_left(w);
+}
+
 static void test_an_end_may_come_first(void **state)
 {
 	struct world *w = *state;
@@ -795,6 +820,7 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(test_start_and_end_make_a_span_and_an_observation),
+		T(test_an_input_that_comes_late_stands_where_there_was_none),
 		T(test_an_end_may_come_first),
 		T(test_an_end_whose_start_never_comes_is_a_span_of_no_length),
 		T(test_a_second_start_or_end_is_refused),

@@ -18,6 +18,9 @@ from ._values import absorb
 INTEGRATIONS = {
     # The callback manager imports this one when the first run begins.
     "langchain": ("langchain_core.tracers.context", "sidelight.langchain"),
+    "openai": ("openai", "sidelight.openai_client"),
+    "anthropic": ("anthropic", "sidelight.anthropic_client"),
+    "openai_agents": ("agents.tracing", "sidelight.openai_agents"),
 }
 
 

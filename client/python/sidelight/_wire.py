@@ -153,6 +153,7 @@ def end(
     unix_ns: int,
     mono_ns: int,
     *,
+    input: Any = None,
     output: Any = None,
     usage: Optional[dict[str, Any]] = None,
     model: Optional[str] = None,
@@ -161,6 +162,8 @@ def end(
     attrs: Optional[dict[str, Any]] = None,
 ) -> bytes:
     fields: dict[str, Any] = {}
+    if input is not None:
+        fields["input"] = input
     if output is not None:
         fields["output"] = output
     counts = _map(usage) if usage else None
