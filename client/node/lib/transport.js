@@ -1,0 +1,340 @@
+'use strict';
+
+// The way to the collector: one connection a thread, which never holds the agent up.
+//
+// A frame goes into a queue, and what has gathered when the event loop comes round is written at
+// once. The socket doesn't block. What it refuses waits in the queue, of at most `limit` bytes;
+// then the newest events are dropped and counted, and the collector is told how many.
+//
+// net.Socket connects and reads, but doesn't write: what it has in flight can neither be counted
+// nor finished once the process exits. write(2) on its descriptor does both. The descriptor is
+// asked for before each write, since a number that was closed may be somebody's file by then.
+
+const { AsyncResource } = require('node:async_hooks');
+const fs = require('node:fs');
+const net = require('node:net');
+const timers = require('node:timers');
+const wire = require('./wire.js');
+
+const { setImmediate, setTimeout, clearTimeout } = timers; // a test's fake ones would not run
+const BACKOFF_MIN_MS = 50;
+const BACKOFF_MAX_MS = 2000;
+const RETRY_MS = 10; // when the socket's buffer is full
+const WRITE_BUDGET = 256 * 1024; // bytes that one call to the kernel is given
+const TURN_BUDGET = 1024 * 1024; // bytes that are written in one turn of the event loop
+const EXIT_MS = 100;
+const MAX_HEARD = 64 * 1024;
+const AGAIN = new Set(['EAGAIN', 'EWOULDBLOCK', 'ENOBUFS', 'EINTR']);
+
+class Transport {
+  constructor(hello, limit = 4 << 20) {
+    this.limit = limit;
+    this.path = undefined; // where the collector is, if somebody said so
+    this.errors = 0; // frames in which the collector complained
+    this.hello = hello;
+    // Sockets and timers outlive the request that caused them: they must not keep its context.
+    this.outside = new AsyncResource('SIDELIGHT');
+    this.turn = () => {
+      this.scheduled = false;
+      this.pump(TURN_BUDGET);
+    };
+    this.reset();
+  }
+
+  reset() {
+    this.queue = []; // whole frames
+    this.queued = 0; // their bytes
+    this.sent = 0; // bytes of the first one that are written
+    this.dropped = 0;
+    this.full = false;
+    this.scheduled = false;
+    this.timer = undefined;
+    this.socket = undefined;
+    this.connectedTo = undefined;
+    this.since = 0; // when this connection began
+    this.backoffMs = 0;
+    this.retryAt = 0;
+    this.heard = Buffer.alloc(0);
+    this.token = 0;
+    this.asked = new Map(); // token: {frame, resolve} of a flush that waits for its answer
+    this.last = undefined; // the last frame that was written
+    this.unflushed = false; // it isn't known to be durable
+    this.unsure = false; // and its connection is lost
+  }
+
+  /** Says whether an event is worth packing; counts it as dropped if it isn't. */
+  wants() {
+    if (!this.full) return true;
+    this.dropped++;
+    this.schedule();
+    return false;
+  }
+
+  emit(frame) {
+    if (this.full || this.queued + frame.length > this.limit) {
+      this.full = true;
+      this.dropped++;
+    } else {
+      if (this.dropped > 0) this.reportDropped();
+      this.enqueue(frame);
+    }
+    this.schedule();
+  }
+
+  /** Resolves when all that was emitted is durable, or false when that isn't known in time. */
+  flush(timeoutMs) {
+    return new Promise((resolve) => {
+      const token = ++this.token;
+      const frame = wire.flush(token);
+      const timer = setTimeout(() => this.answer(token, false), Math.max(0, timeoutMs));
+      this.asked.set(token, {
+        frame,
+        resolve: (sure) => {
+          clearTimeout(timer);
+          resolve(sure);
+        },
+      });
+      this.enqueue(frame);
+      this.pump(Infinity);
+    });
+  }
+
+  /** Says hello again after a change of what it says or of where to say it. */
+  greet(path) {
+    const moved = path !== undefined && path !== this.path;
+    this.path = path ?? this.path;
+    if (moved) this.close();
+    else if (this.socket !== undefined) this.emit(this.hello());
+    this.retryAt = 0;
+  }
+
+  /** Passes on what is queued, as far as that goes in time, and says bye. */
+  close(goodbye = true) {
+    const deadline = Date.now() + EXIT_MS;
+    if (this.socket === undefined && this.queue.length === 0) return;
+    this.retryAt = 0;
+    this.pump(Infinity);
+    while (this.queue.length > 0 && this.socket !== undefined && Date.now() < deadline) {
+      pause(2);
+      this.pump(Infinity);
+    }
+    if (goodbye && this.socket !== undefined && this.queue.length === 0) {
+      this.queue.push(wire.bye());
+      this.write(Infinity);
+    }
+    this.disconnect();
+  }
+
+  schedule() {
+    if (this.scheduled) return;
+    this.scheduled = true;
+    setImmediate(this.turn);
+  }
+
+  enqueue(frame) {
+    this.queue.push(frame);
+    this.queued += frame.length;
+  }
+
+  /** Puts the report where the gap is. */
+  reportDropped() {
+    const reason = this.socket === undefined ? 'away' : 'full';
+    this.enqueue(wire.dropped(this.dropped, reason));
+    this.dropped = 0;
+  }
+
+  /** Writes what can be written now; what can't is tried again later. */
+  pump(budget) {
+    for (let i = 0; i < 2; i++) {
+      // A connection that turns out to be lost is renewed at once.
+      if (this.socket === undefined && !this.connect()) break;
+      if (this.write(budget)) break;
+    }
+    if (this.full && this.queued <= this.limit / 2) this.full = false;
+    if (this.dropped > 0 && this.queue.length === 0) this.reportDropped();
+    if (this.queue.length > 0) this.tryLater();
+  }
+
+  tryLater() {
+    if (this.timer !== undefined) return;
+    const ms = this.socket === undefined ? Math.max(1, this.retryAt - Date.now()) : RETRY_MS;
+    this.timer = this.outside.runInAsyncScope(setTimeout, null, () => {
+      this.timer = undefined;
+      this.pump(TURN_BUDGET);
+    }, ms);
+    this.timer.unref();
+  }
+
+  /** Writes the queue. False: the connection is lost. */
+  write(budget) {
+    let left = budget;
+    while (this.queue.length > 0 && left > 0) {
+      const data = this.gather();
+      try {
+        const bytes = fs.writeSync(descriptor(this.socket), data);
+        this.unflushed = true;
+        left -= bytes;
+        this.forget(bytes);
+        if (bytes < data.length) break;
+      } catch (error) {
+        if (AGAIN.has(error?.code)) break;
+        this.lose();
+        return false;
+      }
+    }
+    return true;
+  }
+
+  /** The next bytes to write: the rest of the first frame, and frames after it. */
+  gather() {
+    const [head] = this.queue;
+    const rest = this.sent > 0 ? head.subarray(this.sent) : head;
+    if (this.queue.length === 1) return rest;
+    const frames = [rest];
+    let bytes = rest.length;
+    for (let i = 1; i < this.queue.length && bytes < WRITE_BUDGET; i++) {
+      frames.push(this.queue[i]);
+      bytes += this.queue[i].length;
+    }
+    return Buffer.concat(frames, bytes);
+  }
+
+  /** Takes what was written from the queue. */
+  forget(bytes) {
+    let rest = this.sent + bytes;
+    let count = 0;
+    while (count < this.queue.length && rest >= this.queue[count].length) {
+      rest -= this.queue[count].length;
+      this.queued -= this.queue[count].length;
+      count++;
+    }
+    if (count > 0) this.last = this.queue[count - 1];
+    this.queue = count === this.queue.length ? [] : this.queue.slice(count);
+    this.sent = rest;
+  }
+
+  connect() {
+    const now = Date.now();
+    if (now < this.retryAt) return false;
+    if (this.paths().some((path) => this.open(path))) {
+      this.since = now;
+      return true;
+    }
+    this.backOff(now);
+    return false;
+  }
+
+  paths() {
+    const path = this.path ?? process.env.SIDELIGHT_SOCKET;
+    if (path) return [path];
+    const paths = ['/run/sidelight/sidelight.sock'];
+    const runtime = process.env.XDG_RUNTIME_DIR;
+    if (runtime) paths.push(`${runtime}/sidelight/sidelight.sock`);
+    const uid = process.getuid?.();
+    if (isPrivate(`/tmp/sidelight-${uid}`, uid)) paths.push(`/tmp/sidelight-${uid}/sidelight.sock`);
+    return paths;
+  }
+
+  /** Connects, which a Unix socket does at once; that the hello can be written proves it. */
+  open(path) {
+    return this.outside.runInAsyncScope(() => {
+      let socket;
+      try {
+        socket = net.connect({ path });
+        socket.unref();
+        socket.on('error', () => {});
+        const hello = this.hello();
+        if (fs.writeSync(descriptor(socket), hello) !== hello.length) throw new Error('no room');
+      } catch {
+        socket?.destroy();
+        return false;
+      }
+      socket.on('close', () => socket === this.socket && this.lose());
+      socket.on('data', (data) => socket === this.socket && this.receive(data));
+      this.socket = socket;
+      this.connectedTo = path;
+      this.heard = Buffer.alloc(0);
+      return true;
+    });
+  }
+
+  /** A frame that is not complete is sent again as a whole, to the next connection. */
+  disconnect() {
+    const { socket } = this;
+    this.socket = undefined;
+    this.sent = 0;
+    socket?.destroy();
+  }
+
+  lose() {
+    this.unsure ||= this.unflushed;
+    this.unflushed = false;
+    for (const { frame } of this.asked.values()) {
+      if (!this.queue.includes(frame)) this.enqueue(frame); // its answer is lost as well
+    }
+    const now = Date.now();
+    if (now - this.since > BACKOFF_MAX_MS) this.backoffMs = this.retryAt = 0;
+    else this.backOff(now); // a collector that hangs up on us is left alone for a while
+    this.disconnect();
+    if (this.queue.length > 0) this.tryLater();
+  }
+
+  backOff(now) {
+    this.backoffMs = Math.min(Math.max(2 * this.backoffMs, BACKOFF_MIN_MS), BACKOFF_MAX_MS);
+    this.retryAt = now + this.backoffMs;
+  }
+
+  /** Reads what the collector says: that it flushed, or that it complains. */
+  receive(data) {
+    let rest = this.heard.length > 0 ? Buffer.concat([this.heard, data]) : data;
+    while (rest.length >= 4) {
+      const end = 4 + rest.readUInt32BE(0);
+      if (rest.length < end) break;
+      this.understand(rest.subarray(4, end));
+      rest = rest.subarray(end);
+    }
+    if (rest.length > MAX_HEARD) this.lose();
+    else this.heard = Buffer.from(rest);
+  }
+
+  understand(body) {
+    if (body[1] === 8) this.errors++;
+    const flushed = wire.flushed(body);
+    if (flushed < 0) return;
+    const sure = !this.unsure;
+    this.unsure = false;
+    for (const token of [...this.asked.keys()]) {
+      if (token <= flushed) this.answer(token, sure);
+    }
+  }
+
+  answer(token, sure) {
+    const flush = this.asked.get(token);
+    this.asked.delete(token);
+    if (flush?.frame === this.last && sure) this.unflushed = false;
+    flush?.resolve(sure);
+  }
+}
+
+/** Of a socket that is open; throws if it isn't. */
+function descriptor(socket) {
+  const fd = socket._handle?.fd;
+  if (!(fd >= 0)) throw new Error('not connected');
+  return fd;
+}
+
+/** A directory in /tmp may be anybody's; prompts go only into our own. */
+function isPrivate(directory, uid) {
+  try {
+    const st = fs.lstatSync(directory);
+    return st.isDirectory() && st.uid === uid && (st.mode & 0o022) === 0;
+  } catch {
+    return false;
+  }
+}
+
+function pause(ms) {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+}
+
+module.exports = { Transport };
