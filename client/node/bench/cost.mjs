@@ -18,10 +18,9 @@ const net = require('node:net');
 const server = net.createServer((socket) => {
   socket.on('error', () => {});
   socket.on('close', () => server.close());
-  socket.on('data', () => {
-    socket.pause();
-    setTimeout(() => socket.resume(), Number(process.argv[2]));
-  });
+  const rest = Number(process.argv[2]);
+  if (rest > 0) setInterval(() => socket.pause() && setTimeout(() => socket.resume(), rest), rest + 1);
+  socket.resume();
 });
 server.listen(process.argv[1], () => console.log('ready'));`;
 const SINK = `
@@ -37,7 +36,8 @@ const PROMPT = [{ role: 'user', content: 'x'.repeat(2000) }];
 const ANSWER = [{ role: 'assistant', content: 'y'.repeat(1000) }];
 const USAGE = { input_tokens: 500, output_tokens: 250, total_tokens: 750 };
 const OPTIONS = { kind: 'llm', input: PROMPT, model: 'gpt-4o', provider: 'openai' };
-const PER_TURN = 4; // runs in one turn of the event loop
+const PER_TURN = 5; // runs in one turn of the event loop
+const PER_PAUSE = 15; // and between pauses, in which the reader catches up
 
 function started(program, ...args) {
   const child = spawn(process.execPath, ['-e', program, ...args], { stdio: ['pipe', 'pipe', 'inherit'] });
@@ -55,10 +55,15 @@ function report(what, times, cpu) {
   return each;
 }
 
-async function measure(what, run, { count = 40_000, settle = async () => {} } = {}) {
-  for (let i = 0; i < 5000; i++) {
+function pause(i) {
+  if (i % PER_PAUSE === 0) return sleep(2);
+  return i % PER_TURN === 0 ? turn() : undefined;
+}
+
+async function measure(what, run, { count = 9000, settle = async () => {} } = {}) {
+  for (let i = 0; i < 3000; i++) {
     run();
-    if (i % PER_TURN === 0) await turn();
+    await pause(i);
   }
   await settle();
   const times = [];
@@ -67,7 +72,7 @@ async function measure(what, run, { count = 40_000, settle = async () => {} } = 
     const begin = process.hrtime.bigint();
     run();
     times.push(Number(process.hrtime.bigint() - begin));
-    if (i % PER_TURN === 0) await turn();
+    await pause(i);
   }
   await settle();
   const { user, system } = process.cpuUsage(before);
@@ -81,6 +86,7 @@ async function bareLoop() {
 async function ours() {
   const begin = performance.now();
   const { default: sidelight } = await import('../index.mjs');
+  const { transport } = createRequire(import.meta.url)('../lib/core.js');
   console.log(`import ${(performance.now() - begin).toFixed(1)} ms`);
   const run = () => sidelight.span('chat', OPTIONS).end({ output: ANSWER, usage: USAGE });
   sidelight.configure({ socket: '/nonexistent/s.sock', buffer: 1 << 20 });
@@ -90,9 +96,16 @@ async function ours() {
     const socket = path.join(mkdtempSync(path.join(tmpdir(), 'sidelight-bench-')), 's.sock');
     const [child] = await started(READER, socket, rest);
     sidelight.configure({ socket, buffer: 64 << 20 });
-    last = await measure(what, run, { settle: () => sleep(200) });
+    const settle = async () => {
+      if (transport.full) throw new Error('the buffer was full: not all was sent');
+      while (transport.outbox.bytes > 0) await sleep(1);
+    };
+    try {
+      last = await measure(what, run, { settle });
+    } finally {
+      child.kill();
+    }
     sidelight.configure({ socket: '/nonexistent/s.sock' });
-    child.kill();
   }
   return last;
 }

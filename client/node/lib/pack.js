@@ -43,13 +43,12 @@ class Packer {
     this.field = '';
   }
 
-  /** The frame, as bytes of its own. */
-  take() {
-    this.buf.writeUInt32BE(this.pos - 4, 0);
-    const frame = Buffer.allocUnsafe(this.pos);
-    this.buf.copy(frame, 0, 0, this.pos);
-    if (this.buf.length > KEPT) this.buf = Buffer.allocUnsafeSlow(KEPT);
-    return frame;
+  /** The frame: borrowed, until the next message begins. */
+  frame() {
+    const { buf } = this;
+    buf.writeUInt32BE(this.pos - 4, 0);
+    if (buf.length > KEPT) this.buf = Buffer.allocUnsafeSlow(KEPT);
+    return buf.subarray(0, this.pos);
   }
 
   room(bytes) {

@@ -65,10 +65,13 @@ class Run {
     const langchain = langchainRun();
     this.outer = langchain?.id;
     const fields = split(options);
-    const given = parentOf(fields.parent);
-    const where = place(given ?? parentWithin(langchain), this.id, fields.traceparent);
-    this.trace = where.trace;
-    startRun(this.id, { ...fields, name, parent: where.parent, traceparent: where.traceparent });
+    const around = parentOf(fields.parent) ?? parentWithin(langchain);
+    const { parent, traceparent: from, trace } = place(around, this.id, fields.traceparent);
+    this.trace = trace;
+    fields.name = name;
+    fields.parent = parent;
+    fields.traceparent = from;
+    startRun(this.id, fields);
   }
 
   get traceId() {
@@ -78,8 +81,8 @@ class Run {
   /** Sets output, usage, model, finish or error; every other name is an attribute. */
   set(fields) {
     try {
-      for (const [name, value] of Object.entries(fields)) {
-        (RESULTS.has(name) ? this.results : this.attrs)[name] = value;
+      for (const name of Object.keys(fields)) {
+        (RESULTS.has(name) ? this.results : this.attrs)[name] = fields[name];
       }
     } catch {
       // not an object, or one that can't be read
@@ -96,12 +99,10 @@ class Run {
     if (this.ended) return;
     this.ended = true;
     if (fields !== undefined) this.set(fields);
-    const { error } = this.results;
-    endRun(this.id, {
-      ...this.results,
-      error: error === undefined || error === null ? undefined : errorOf(error),
-      attrs: this.attrs,
-    });
+    const { results } = this;
+    if (results.error !== undefined && results.error !== null) results.error = errorOf(results.error);
+    results.attrs = this.attrs;
+    endRun(this.id, results);
   }
 
   traceparent() {
@@ -121,7 +122,8 @@ const safeTraceId = guarded((id) => traceIdOf(id), '');
 function split(options) {
   const fields = { kind: 'other', attrs: {} };
   try {
-    for (const [name, value] of Object.entries(options ?? {})) {
+    for (const name of Object.keys(options ?? {})) {
+      const value = options[name];
       if (FIELDS.has(name)) fields[name] = value;
       else if (name === 'attrs' && typeof value === 'object') Object.assign(fields.attrs, value);
       else fields.attrs[name] = value;

@@ -2,8 +2,8 @@
 
 // The way to the collector: one connection a thread, which never holds the agent up.
 //
-// A frame goes into a queue, and what has gathered when the event loop comes round is written at
-// once. The socket doesn't block. What it refuses waits in the queue, of at most `limit` bytes;
+// A frame goes into an outbox, and what has gathered when the event loop comes round is written at
+// once. The socket doesn't block. What it refuses waits there, `limit` bytes at most;
 // then the newest events are dropped and counted, and the collector is told how many.
 //
 // net.Socket connects and reads, but doesn't write: what it has in flight can neither be counted
@@ -14,14 +14,15 @@ const { AsyncResource } = require('node:async_hooks');
 const fs = require('node:fs');
 const net = require('node:net');
 const timers = require('node:timers');
+const { Outbox } = require('./outbox.js');
 const wire = require('./wire.js');
 
 const { setImmediate, setTimeout, clearTimeout } = timers; // a test's fake ones would not run
 const BACKOFF_MIN_MS = 50;
 const BACKOFF_MAX_MS = 2000;
-const RETRY_MS = 10; // when the socket's buffer is full
-const WRITE_BUDGET = 256 * 1024; // bytes that one call to the kernel is given
-const TURN_BUDGET = 1024 * 1024; // bytes that are written in one turn of the event loop
+const RETRY_MIN_MS = 1; // when the socket's buffer is full
+const RETRY_MAX_MS = 16;
+const TURN_BUDGET = 16; // chunks that are written in one turn of the event loop
 const EXIT_MS = 100;
 const MAX_HEARD = 64 * 1024;
 const AGAIN = new Set(['EAGAIN', 'EWOULDBLOCK', 'ENOBUFS', 'EINTR']);
@@ -36,19 +37,18 @@ class Transport {
     this.outside = new AsyncResource('SIDELIGHT');
     this.turn = () => {
       this.scheduled = false;
-      this.pump(TURN_BUDGET);
+      if (this.timer === undefined) this.pump(TURN_BUDGET);
     };
     this.reset();
   }
 
   reset() {
-    this.queue = []; // whole frames
-    this.queued = 0; // their bytes
-    this.sent = 0; // bytes of the first one that are written
+    this.outbox = new Outbox();
     this.dropped = 0;
     this.full = false;
     this.scheduled = false;
     this.timer = undefined;
+    this.retryMs = RETRY_MIN_MS;
     this.socket = undefined;
     this.connectedTo = undefined;
     this.since = 0; // when this connection began
@@ -56,28 +56,25 @@ class Transport {
     this.retryAt = 0;
     this.heard = Buffer.alloc(0);
     this.token = 0;
-    this.asked = new Map(); // token: {frame, resolve} of a flush that waits for its answer
-    this.last = undefined; // the last frame that was written
-    this.unflushed = false; // it isn't known to be durable
-    this.unsure = false; // and its connection is lost
+    this.asked = new Map(); // token: {at, resolve} of a flush that waits for its answer
+    this.durable = 0; // bytes of the outbox that the collector has on its disk
+    this.unsure = false; // some were written to a connection that is lost
   }
 
   /** Says whether an event is worth packing; counts it as dropped if it isn't. */
   wants() {
-    if (!this.full) return true;
-    this.dropped++;
-    this.schedule();
-    return false;
+    if (this.full) {
+      this.dropped++;
+      this.schedule();
+    } else if (this.dropped > 0) this.reportDropped();
+    return !this.full;
   }
 
   emit(frame) {
-    if (this.full || this.queued + frame.length > this.limit) {
+    if (this.outbox.bytes + frame.length > this.limit) {
       this.full = true;
       this.dropped++;
-    } else {
-      if (this.dropped > 0) this.reportDropped();
-      this.enqueue(frame);
-    }
+    } else this.outbox.add(frame);
     this.schedule();
   }
 
@@ -85,16 +82,14 @@ class Transport {
   flush(timeoutMs) {
     return new Promise((resolve) => {
       const token = ++this.token;
-      const frame = wire.flush(token);
       const timer = setTimeout(() => this.answer(token, false), Math.max(0, timeoutMs));
       this.asked.set(token, {
-        frame,
+        at: this.outbox.add(wire.flush(token)),
         resolve: (sure) => {
           clearTimeout(timer);
           resolve(sure);
         },
       });
-      this.enqueue(frame);
       this.pump(Infinity);
     });
   }
@@ -102,24 +97,27 @@ class Transport {
   /** Says hello again after a change of what it says or of where to say it. */
   greet(path) {
     const moved = path !== undefined && path !== this.path;
+    if (moved && this.socket !== undefined) this.close();
     this.path = path ?? this.path;
-    if (moved) this.close();
-    else if (this.socket !== undefined) this.emit(this.hello());
+    if (this.socket !== undefined) this.outbox.add(this.hello());
+    clearTimeout(this.timer);
+    this.timer = undefined;
     this.retryAt = 0;
+    if (this.outbox.bytes > 0) this.pump(TURN_BUDGET);
   }
 
   /** Passes on what is queued, as far as that goes in time, and says bye. */
   close(goodbye = true) {
     const deadline = Date.now() + EXIT_MS;
-    if (this.socket === undefined && this.queue.length === 0) return;
+    if (this.socket === undefined && this.outbox.bytes === 0) return;
     this.retryAt = 0;
     this.pump(Infinity);
-    while (this.queue.length > 0 && this.socket !== undefined && Date.now() < deadline) {
+    while (this.outbox.bytes > 0 && this.socket !== undefined && Date.now() < deadline) {
       pause(2);
       this.pump(Infinity);
     }
-    if (goodbye && this.socket !== undefined && this.queue.length === 0) {
-      this.queue.push(wire.bye());
+    if (goodbye && this.socket !== undefined && this.outbox.bytes === 0) {
+      this.outbox.add(wire.bye());
       this.write(Infinity);
     }
     this.disconnect();
@@ -131,15 +129,10 @@ class Transport {
     setImmediate(this.turn);
   }
 
-  enqueue(frame) {
-    this.queue.push(frame);
-    this.queued += frame.length;
-  }
-
   /** Puts the report where the gap is. */
   reportDropped() {
     const reason = this.socket === undefined ? 'away' : 'full';
-    this.enqueue(wire.dropped(this.dropped, reason));
+    this.outbox.add(wire.dropped(this.dropped, reason));
     this.dropped = 0;
   }
 
@@ -150,14 +143,14 @@ class Transport {
       if (this.socket === undefined && !this.connect()) break;
       if (this.write(budget)) break;
     }
-    if (this.full && this.queued <= this.limit / 2) this.full = false;
-    if (this.dropped > 0 && this.queue.length === 0) this.reportDropped();
-    if (this.queue.length > 0) this.tryLater();
+    if (this.full && this.outbox.bytes <= this.limit / 2) this.full = false;
+    if (this.dropped > 0 && this.outbox.bytes === 0) this.reportDropped();
+    if (this.outbox.bytes > 0) this.tryLater();
   }
 
   tryLater() {
     if (this.timer !== undefined) return;
-    const ms = this.socket === undefined ? Math.max(1, this.retryAt - Date.now()) : RETRY_MS;
+    const ms = this.socket === undefined ? Math.max(1, this.retryAt - Date.now()) : this.retryMs;
     this.timer = this.outside.runInAsyncScope(setTimeout, null, () => {
       this.timer = undefined;
       this.pump(TURN_BUDGET);
@@ -165,52 +158,23 @@ class Transport {
     this.timer.unref();
   }
 
-  /** Writes the queue. False: the connection is lost. */
+  /** Writes what waits. False: the connection is lost. */
   write(budget) {
-    let left = budget;
-    while (this.queue.length > 0 && left > 0) {
-      const data = this.gather();
-      try {
-        const bytes = fs.writeSync(descriptor(this.socket), data);
-        this.unflushed = true;
-        left -= bytes;
-        this.forget(bytes);
-        if (bytes < data.length) break;
-      } catch (error) {
-        if (AGAIN.has(error?.code)) break;
+    const { outbox } = this;
+    const before = outbox.written;
+    try {
+      for (let i = 0; i < budget && outbox.bytes > 0; i++) {
+        if (!outbox.writeTo(descriptor(this.socket))) break;
+      }
+    } catch (error) {
+      if (!AGAIN.has(error?.code)) {
         this.lose();
         return false;
       }
     }
+    const stuck = outbox.written === before;
+    this.retryMs = stuck ? Math.min(2 * this.retryMs, RETRY_MAX_MS) : RETRY_MIN_MS;
     return true;
-  }
-
-  /** The next bytes to write: the rest of the first frame, and frames after it. */
-  gather() {
-    const [head] = this.queue;
-    const rest = this.sent > 0 ? head.subarray(this.sent) : head;
-    if (this.queue.length === 1) return rest;
-    const frames = [rest];
-    let bytes = rest.length;
-    for (let i = 1; i < this.queue.length && bytes < WRITE_BUDGET; i++) {
-      frames.push(this.queue[i]);
-      bytes += this.queue[i].length;
-    }
-    return Buffer.concat(frames, bytes);
-  }
-
-  /** Takes what was written from the queue. */
-  forget(bytes) {
-    let rest = this.sent + bytes;
-    let count = 0;
-    while (count < this.queue.length && rest >= this.queue[count].length) {
-      rest -= this.queue[count].length;
-      this.queued -= this.queue[count].length;
-      count++;
-    }
-    if (count > 0) this.last = this.queue[count - 1];
-    this.queue = count === this.queue.length ? [] : this.queue.slice(count);
-    this.sent = rest;
   }
 
   connect() {
@@ -262,21 +226,22 @@ class Transport {
   disconnect() {
     const { socket } = this;
     this.socket = undefined;
-    this.sent = 0;
+    this.outbox.rewind();
     socket?.destroy();
   }
 
   lose() {
-    this.unsure ||= this.unflushed;
-    this.unflushed = false;
-    for (const { frame } of this.asked.values()) {
-      if (!this.queue.includes(frame)) this.enqueue(frame); // its answer is lost as well
+    this.disconnect();
+    const { outbox } = this;
+    this.unsure ||= outbox.written > this.durable;
+    for (const [token, flush] of this.asked) {
+      if (flush.at <= outbox.written) flush.at = outbox.add(wire.flush(token)); // its answer is lost as well
     }
     const now = Date.now();
     if (now - this.since > BACKOFF_MAX_MS) this.backoffMs = this.retryAt = 0;
     else this.backOff(now); // a collector that hangs up on us is left alone for a while
-    this.disconnect();
-    if (this.queue.length > 0) this.tryLater();
+    this.durable = outbox.written;
+    if (outbox.bytes > 0) this.tryLater();
   }
 
   backOff(now) {
@@ -304,14 +269,15 @@ class Transport {
     const sure = !this.unsure;
     this.unsure = false;
     for (const token of [...this.asked.keys()]) {
-      if (token <= flushed) this.answer(token, sure);
+      if (token > flushed) continue;
+      this.durable = Math.max(this.durable, this.asked.get(token).at);
+      this.answer(token, sure);
     }
   }
 
   answer(token, sure) {
     const flush = this.asked.get(token);
     this.asked.delete(token);
-    if (flush?.frame === this.last && sure) this.unflushed = false;
     flush?.resolve(sure);
   }
 }

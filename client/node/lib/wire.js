@@ -3,7 +3,7 @@
 // Builds the frames of docs/protocol.md: a 4-byte big-endian length, then a msgpack array.
 //
 // Keys come in the order of the protocol's tables, absent fields are left out, and a frame is
-// never longer than MAX_FRAME.
+// never longer than MAX_FRAME. A frame is borrowed: the next one may overwrite it.
 
 const { MAX_FRAME, MAX_NODES, MAX_TEXT, OVER, Packer, clip, text } = require('./pack.js');
 
@@ -48,7 +48,7 @@ function build(write) {
         if (error !== OVER) throw error;
         continue;
       }
-      if (packer.pos <= MAX_FRAME) return packer.take();
+      if (packer.pos <= MAX_FRAME) return packer.frame();
     }
     throw OVER;
   } finally {
