@@ -12,6 +12,7 @@ const { version } = require('../package.json');
 
 const MAX_MESSAGE = 16 * 1024; // characters of an error's message
 const MAX_STACK = 16 * 1024;
+const MAX_TIMEOUT_MS = 2 ** 31 - 1; // a timer's
 
 const identity = { service: undefined, resource: {} };
 const transport = new Transport(hello);
@@ -71,7 +72,10 @@ const configure = guarded(({ service, resource, socket, buffer } = {}) => {
 });
 
 /** Resolves to true once all that was reported is on the collector's disk. Never rejects. */
-const flush = guarded((timeoutMs = 1000) => transport.flush(Number(timeoutMs) || 0), Promise.resolve(false));
+const flush = guarded((timeoutMs = 1000) => {
+  const ms = Math.min(Math.max(Number(timeoutMs) || 0, 0), MAX_TIMEOUT_MS);
+  return transport.flush(ms);
+}, Promise.resolve(false));
 
 /** The frame; if a field's value makes that impossible, with what can't fail. */
 function frame(build, id, when, fields) {

@@ -111,12 +111,10 @@ class Run {
 }
 
 /** What a caller names as the parent: a run, or the id of one. */
-function parentOf(given) {
-  if (given === undefined || given === null) return undefined;
-  return given instanceof Run ? given : { id: given, trace: given.trace ?? safeTraceId(given) };
-}
-
-const safeTraceId = guarded((id) => traceIdOf(id), '');
+const parentOf = guarded((given) => {
+  if (given === undefined || given === null || given instanceof Run) return given ?? undefined;
+  return { id: given, trace: traceIdOf(given) };
+});
 
 /** The options as fields of a start: those that the protocol doesn't know are attributes. */
 function split(options) {

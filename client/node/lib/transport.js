@@ -82,7 +82,7 @@ class Transport {
   flush(timeoutMs) {
     return new Promise((resolve) => {
       const token = ++this.token;
-      const timer = setTimeout(() => this.answer(token, false), Math.max(0, timeoutMs));
+      const timer = setTimeout(() => this.answer(token, false), timeoutMs);
       this.asked.set(token, {
         at: this.outbox.add(wire.flush(token)),
         resolve: (sure) => {

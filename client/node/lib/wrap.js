@@ -2,6 +2,7 @@
 
 // Functions whose every call is a run: plain ones, async ones, and generators of both kinds.
 
+const { guarded } = require('./core.js');
 const { Beginning, MAX_TEXT } = require('./pack.js');
 const { LEFT, Run, current, finish, keepOutput, within } = require('./runs.js');
 
@@ -39,7 +40,7 @@ class Gathered {
 function wrapper(kind) {
   return function wrap(fn, options = {}) {
     if (typeof fn !== 'function') return fn;
-    const { name = fn.name || kind, ...more } = options ?? {};
+    const { name = fn.name || kind, ...more } = copy(options) ?? {};
     const begin = (args) => new Run(name, { kind, input: inputOf(args), ...more });
     const lazy = GENERATORS.has(Object.prototype.toString.call(fn));
     function wrapped(...args) {
@@ -50,6 +51,8 @@ function wrapper(kind) {
     return alike(wrapped, fn);
   };
 }
+
+const copy = guarded((options) => ({ ...options }));
 
 function inputOf(args) {
   return args.length > 1 ? args : args[0];
