@@ -18,7 +18,7 @@ const identity = { service: undefined, resource: {} };
 const transport = new Transport(hello);
 let crashed = false;
 
-process.on('exit', guarded(() => transport.close(!crashed)));
+process.on('exit', guarded(() => transport.leave(!crashed)));
 // Only watches: what happens then is as without it.
 process.on('uncaughtExceptionMonitor', () => {
   crashed = true;
@@ -122,7 +122,8 @@ function isAbort(error) {
     ABORTS.has(error.name) ||
     ABORTS.has(error.constructor?.name) ||
     error.code === 'ABORT_ERR' ||
-    error.message === 'Aborted'
+    error.message === 'Aborted' ||
+    error.message === 'Abort' // LangGraph's
   );
 }
 

@@ -296,14 +296,21 @@ function patch(CallbackManager) {
   if (typeof configure !== 'function') return false;
   inUse = true;
   if (Object.hasOwn(configure, PATCHED)) return true;
-  function _configureSync(...args) {
-    const manager = configure.apply(this, args) ?? new CallbackManager();
-    if (!manager.handlers.some(({ name }) => name === NAME)) manager.addHandler(handler, true);
+  function _configureSync(inheritable, ...rest) {
+    const isList = inheritable === undefined || inheritable === null || Array.isArray(inheritable);
+    // Without any handler LangChain makes no manager, and forgets the tags and metadata.
+    const given = isList && !hasOurs(inheritable) ? [...(inheritable ?? []), handler] : inheritable;
+    const manager = configure.call(this, given, ...rest);
+    if (manager && !hasOurs(manager.handlers)) manager.addHandler(handler, true);
     return manager;
   }
   Object.defineProperty(_configureSync, PATCHED, { value: true });
   CallbackManager._configureSync = _configureSync;
   return true;
+}
+
+function hasOurs(handlers) {
+  return Boolean(handlers?.some((one) => one?.name === NAME));
 }
 
 const PATCHED = Symbol.for('sidelight.patched');

@@ -47,9 +47,11 @@ class Transport {
     this.dropped = 0;
     this.full = false;
     this.scheduled = false;
+    this.leaving = false;
     this.timer = undefined;
     this.retryMs = RETRY_MIN_MS;
     this.socket = undefined;
+    this.settled = false; // libuv knows that it is connected
     this.connectedTo = undefined;
     this.since = 0; // when this connection began
     this.backoffMs = 0;
@@ -106,8 +108,22 @@ class Transport {
     if (this.outbox.bytes > 0) this.pump(TURN_BUDGET);
   }
 
-  /** Passes on what is queued, as far as that goes in time, and says bye. */
-  close(goodbye = true) {
+  /** Says bye to this collector. */
+  close() {
+    this.leave(true);
+    this.leaving = false;
+    this.disconnect();
+  }
+
+  /** As the process exits: the kernel will close the connection. What other listeners still
+   * report, after ours, is written at once. */
+  leave(goodbye) {
+    this.leaving = true;
+    this.passOn(goodbye);
+  }
+
+  /** Passes on what is queued, as far as that goes in time. */
+  passOn(goodbye) {
     const deadline = Date.now() + EXIT_MS;
     if (this.socket === undefined && this.outbox.bytes === 0) return;
     this.retryAt = 0;
@@ -120,10 +136,10 @@ class Transport {
       this.outbox.add(wire.bye());
       this.write(Infinity);
     }
-    this.disconnect();
   }
 
   schedule() {
+    if (this.leaving) this.pump(Infinity);
     if (this.scheduled) return;
     this.scheduled = true;
     setImmediate(this.turn);
@@ -141,6 +157,7 @@ class Transport {
     for (let i = 0; i < 2; i++) {
       // A connection that turns out to be lost is renewed at once.
       if (this.socket === undefined && !this.connect()) break;
+      if (!this.settled && !this.leaving) return;
       if (this.write(budget)) break;
     }
     if (this.full && this.outbox.bytes <= this.limit / 2) this.full = false;
@@ -213,8 +230,16 @@ class Transport {
         socket?.destroy();
         return false;
       }
+      // libuv learns of the connection from a socket that has room, and keeps the process until
+      // then: what we write must not fill it before.
+      socket.on('connect', () => {
+        if (socket !== this.socket) return;
+        this.settled = true;
+        this.pump(TURN_BUDGET);
+      });
       socket.on('close', () => socket === this.socket && this.lose());
       socket.on('data', (data) => socket === this.socket && this.receive(data));
+      this.settled = false;
       this.socket = socket;
       this.connectedTo = path;
       this.heard = Buffer.alloc(0);

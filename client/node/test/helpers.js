@@ -1,6 +1,7 @@
 'use strict';
 
 const { spawn } = require('node:child_process');
+const http = require('node:http');
 const path = require('node:path');
 const { temporary } = require('./recorder.js');
 
@@ -51,4 +52,15 @@ async function startDaemon() {
   return { socket, api: path.join(directory, 's-api.sock'), pid: child.pid, stop };
 }
 
-module.exports = { PACKAGE, runProgram, startDaemon };
+/** What the HTTP API on a Unix socket answers. */
+function get(socketPath, url) {
+  return new Promise((resolve, reject) => {
+    http.get({ socketPath, path: url, headers: { host: 'localhost' } }, (response) => {
+      let body = '';
+      response.on('data', (data) => (body += data));
+      response.on('end', () => resolve(JSON.parse(body)));
+    }).on('error', reject);
+  });
+}
+
+module.exports = { PACKAGE, get, runProgram, startDaemon };

@@ -70,10 +70,13 @@ function* deltas({ content, tool_calls: calls = [] }) {
   }
 }
 
+/** Another one for each answer of a conversation: LangGraph takes messages of one id for one. */
+const idOf = ({ messages }) => `chatcmpl-${messages.length}`;
+
 const pause = () => new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
 
 async function streamChat(request, response, text) {
-  const envelope = { id: 'chatcmpl-1', object: 'chat.completion.chunk', created: 1, model: request.model + SNAPSHOT };
+  const envelope = { id: idOf(request), object: 'chat.completion.chunk', created: 1, model: request.model + SNAPSHOT };
   const send = (fields) => response.write(`data: ${JSON.stringify({ ...envelope, ...fields })}\n\n`);
   const isCut = /forever|break/.test(text);
   const message = isCut ? { content: 'once upon a ' } : answer(request.messages);
@@ -102,7 +105,7 @@ function chat(request, response) {
   const message = answer(request.messages);
   const finish = message.tool_calls ? 'tool_calls' : 'stop';
   const choices = [{ index: 0, message, finish_reason: finish }];
-  return json(response, 200, { id: 'chatcmpl-1', object: 'chat.completion', created: 1, model: request.model + SNAPSHOT, choices, usage: USAGE });
+  return json(response, 200, { id: idOf(request), object: 'chat.completion', created: 1, model: request.model + SNAPSHOT, choices, usage: USAGE });
 }
 
 function responses(request, response) {
@@ -147,6 +150,7 @@ async function startServer() {
     request.on('data', (part) => parts.push(part));
     request.on('end', () => ROUTES[request.url](JSON.parse(Buffer.concat(parts).toString()), response));
   });
+  server.keepAliveTimeout = 60_000; // a client that is slow under load finds its connection again
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
   return {
     baseURL: `http://127.0.0.1:${server.address().port}/v1`,
