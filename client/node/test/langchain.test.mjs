@@ -1,6 +1,7 @@
 // The real LangChain.js and LangGraph.js, the real OpenAI client and the real collector.
 
 import assert from 'node:assert/strict';
+import { webcrypto } from 'node:crypto';
 import { createRequire } from 'node:module';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -15,6 +16,8 @@ const require = createRequire(import.meta.url);
 const { get, startDaemon } = require('./helpers.js');
 const { startServer } = require('./scripted.js');
 const { known } = require('../lib/runs.js');
+
+globalThis.crypto ??= webcrypto; // LangChain wants it to be there, as it is from Node 20 on
 
 let daemon;
 let server;
