@@ -194,7 +194,10 @@ test('a stream that breaks keeps its beginning, and what it took at least', asyn
   assert.equal(llm.attributes['gen_ai.usage.output_tokens'], 3);
 });
 
-test('a stream that is left early ends with its request, as cancelled', async () => {
+// LangChain asks for Node 20: on 18, leaving a stream whose server is silent doesn't return.
+const skip = parseInt(process.versions.node, 10) < 20 && 'LangChain needs Node 20 for this';
+
+test('a stream that is left early ends with its request, as cancelled', { skip }, async () => {
   const trace = await traced(async () => {
     for await (const chunk of await model.stream('forever')) if (chunk.content === 'a ') break;
   });
