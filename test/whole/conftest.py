@@ -27,6 +27,9 @@ from otlp_sink import OtlpSink
 READY = re.compile(r"ready socket=(\S+) http=(\S+) data=(\S+)")
 SANITIZER = re.compile(r"(Address|Thread|Leak|Memory)Sanitizer|runtime error:")
 SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)")
+# A job in the background of a shell begins with SIGINT ignored, and so would all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 

@@ -1,0 +1,489 @@
+'use strict';
+
+// Writes values as msgpack, each number and length in its shortest form, and bounds them on the
+// way: what an agent passes around may be cyclic, endless, hostile or a megabyte long. One pass
+// and no copy, since cleaning first and packing then would cost twice as much.
+
+const { types } = require('node:util');
+const { message, isMessage } = require('./messages.js');
+
+const MAX_TEXT = 64 * 1024; // bytes of one string
+const MAX_DEPTH = 8; // containers in one another, below a message's field
+const MAX_ATTRS = 1000; // the collector refuses more than 1024
+const MAX_NODES = 20_000; // elements of all containers of one message
+const MAX_FRAME = 1 << 20;
+const MAX_KEY = 256; // bytes
+const MAX_NUMBERS = 1000; // of a typed array
+
+const KEPT = 64 * 1024; // bytes of buffer that a packer keeps
+const CUT = 'sidelight.cut';
+const OVER = new Error('the frame is too long'); // never leaves this client
+const UNREADABLE = Symbol('<unreadable>');
+
+/** A text of which only the beginning is here. */
+class Beginning {
+  constructor(text, bytes) {
+    this.text = text;
+    this.bytes = bytes; // the length it had
+  }
+}
+
+/** One message at a time; `cut` names the fields of which text is missing, with its bytes. */
+class Packer {
+  constructor() {
+    this.buf = Buffer.allocUnsafeSlow(16 * 1024);
+    this.begin(MAX_TEXT, MAX_NODES);
+  }
+
+  begin(maxText, maxNodes) {
+    this.pos = 4; // after the length
+    this.maxText = maxText;
+    this.nodes = maxNodes;
+    this.cut = null;
+    this.field = '';
+  }
+
+  /** The frame: borrowed, until the next message begins. */
+  frame() {
+    const { buf } = this;
+    buf.writeUInt32BE(this.pos - 4, 0);
+    if (buf.length > KEPT) this.buf = Buffer.allocUnsafeSlow(KEPT);
+    return buf.subarray(0, this.pos);
+  }
+
+  room(bytes) {
+    if (this.pos + bytes > this.buf.length) this.grow(bytes);
+  }
+
+  grow(bytes) {
+    if (this.pos > MAX_FRAME) throw OVER;
+    const bigger = Buffer.allocUnsafeSlow(Math.max(2 * this.buf.length, this.pos + bytes));
+    this.buf.copy(bigger, 0, 0, this.pos);
+    this.buf = bigger;
+  }
+
+  byte(value) {
+    this.room(1);
+    this.buf[this.pos++] = value;
+  }
+
+  // Numbers
+
+  number(value) {
+    if (!Number.isSafeInteger(value)) return this.double(value);
+    if (value >= 0) return this.uint(Math.floor(value / 2 ** 32), value >>> 0);
+    return this.negative(value);
+  }
+
+  double(value) {
+    this.room(9);
+    this.buf[this.pos] = 0xcb;
+    this.pos = this.buf.writeDoubleBE(value, this.pos + 1);
+  }
+
+  uint(high, low) {
+    this.room(9);
+    const { buf } = this;
+    let { pos } = this;
+    if (high !== 0) {
+      buf[pos++] = 0xcf;
+      pos = buf.writeUInt32BE(low, buf.writeUInt32BE(high, pos));
+    } else if (low < 0x80) {
+      buf[pos++] = low;
+    } else if (low < 0x100) {
+      buf[pos++] = 0xcc;
+      buf[pos++] = low;
+    } else if (low < 0x10000) {
+      buf[pos++] = 0xcd;
+      pos = buf.writeUInt16BE(low, pos);
+    } else {
+      buf[pos++] = 0xce;
+      pos = buf.writeUInt32BE(low, pos);
+    }
+    this.pos = pos;
+  }
+
+  negative(value) {
+    this.room(9);
+    const { buf } = this;
+    if (value >= -0x20) buf[this.pos++] = value & 0xff;
+    else if (value >= -0x80) {
+      buf[this.pos] = 0xd0;
+      this.pos = buf.writeInt8(value, this.pos + 1);
+    } else if (value >= -0x8000) {
+      buf[this.pos] = 0xd1;
+      this.pos = buf.writeInt16BE(value, this.pos + 1);
+    } else if (value >= -0x80000000) {
+      buf[this.pos] = 0xd2;
+      this.pos = buf.writeInt32BE(value, this.pos + 1);
+    } else {
+      buf[this.pos] = 0xd3;
+      this.pos = buf.writeBigInt64BE(BigInt(value), this.pos + 1);
+    }
+  }
+
+  bigint(value) {
+    if (value >= 0n && value < 1n << 64n) {
+      this.uint(Number(value >> 32n), Number(value & 0xffffffffn));
+    } else if (value < 0n && value >= -(1n << 63n)) {
+      if (value >= Number.MIN_SAFE_INTEGER) return this.negative(Number(value));
+      this.room(9);
+      this.buf[this.pos] = 0xd3;
+      this.pos = this.buf.writeBigInt64BE(value, this.pos + 1);
+    } else {
+      // The digits, or only the size: printing takes quadratic time.
+      const nibbles = value.toString(16).length;
+      this.text(nibbles <= 1024 ? String(value) : `<bigint of ${4 * nibbles} bits>`);
+    }
+  }
+
+  /** [seconds, nanoseconds] as nanoseconds; every product here is exact in a double. */
+  time(when) {
+    if (typeof when === 'bigint') return this.bigint(when);
+    const [seconds, ns] = when;
+    const upper = seconds * 15258; // 1e9 = 15258 × 2^16 + 51712
+    const rest = (upper % 65536) * 65536 + seconds * 51712 + ns;
+    this.uint(Math.floor(upper / 65536) + Math.floor(rest / 2 ** 32), rest % 2 ** 32);
+  }
+
+  // Text and bytes
+
+  /** A text of any length; lone surrogates become U+FFFD. */
+  text(value) {
+    const chars = value.length;
+    if (chars * 3 > this.maxText) {
+      const bytes = Buffer.byteLength(value);
+      if (bytes > this.maxText) return this.beginning(value, this.maxText, bytes);
+    }
+    this.room(chars * 3 + 5);
+    if (chars < 32 && this.ascii(value, chars)) return;
+    const head = textHead(chars);
+    this.textTail(head, this.buf.write(value, this.pos + head));
+  }
+
+  ascii(value, chars) {
+    const { buf, pos } = this;
+    for (let i = 0; i < chars; i++) {
+      const code = value.charCodeAt(i);
+      if (code >= 0x80) return false;
+      buf[pos + 1 + i] = code;
+    }
+    buf[pos] = 0xa0 | chars;
+    this.pos = pos + 1 + chars;
+    return true;
+  }
+
+  /** The first `limit` bytes of a text, cut at a character. */
+  start(value, limit) {
+    this.room(limit + 5);
+    const head = textHead(limit);
+    const bytes = this.buf.write(value, this.pos + head, limit);
+    this.textTail(head, bytes);
+  }
+
+  beginning(value, limit, bytes) {
+    this.wasCut(bytes);
+    this.start(value, limit);
+  }
+
+  wasCut(bytes) {
+    this.cut ??= new Map();
+    this.cut.set(this.field, (this.cut.get(this.field) ?? 0) + bytes);
+  }
+
+  /** Writes the head of a text whose bytes stand `head` bytes from here. */
+  textTail(head, bytes) {
+    const { buf, pos } = this;
+    const needed = textHead(bytes);
+    if (needed !== head) buf.copyWithin(pos + needed, pos + head, pos + head + bytes);
+    if (needed === 1) buf[pos] = 0xa0 | bytes;
+    else if (needed === 2) {
+      buf[pos] = 0xd9;
+      buf[pos + 1] = bytes;
+    } else if (needed === 3) {
+      buf[pos] = 0xda;
+      buf.writeUInt16BE(bytes, pos + 1);
+    } else {
+      buf[pos] = 0xdb;
+      buf.writeUInt32BE(bytes, pos + 1);
+    }
+    this.pos = pos + needed + bytes;
+  }
+
+  bytes(value) {
+    const length = Math.min(value.length, this.maxText);
+    if (length < value.length) this.wasCut(value.length);
+    this.room(length + 5);
+    const { buf } = this;
+    if (length < 0x100) {
+      buf[this.pos] = 0xc4;
+      buf[this.pos + 1] = length;
+      this.pos += 2;
+    } else if (length < 0x10000) {
+      buf[this.pos] = 0xc5;
+      this.pos = buf.writeUInt16BE(length, this.pos + 1);
+    } else {
+      buf[this.pos] = 0xc6;
+      this.pos = buf.writeUInt32BE(length, this.pos + 1);
+    }
+    buf.set(length < value.length ? value.subarray(0, length) : value, this.pos);
+    this.pos += length;
+  }
+
+  key(value) {
+    if (value.length * 3 > MAX_KEY && Buffer.byteLength(value) > MAX_KEY) this.start(value, MAX_KEY);
+    else this.text(value);
+  }
+
+  // Containers
+
+  arrayHead(count) {
+    this.head(count, 0x90, 0xdc);
+  }
+
+  mapHead(count) {
+    this.head(count, 0x80, 0xde);
+  }
+
+  head(count, fix, wide) {
+    this.room(5);
+    const { buf } = this;
+    if (count < 16) buf[this.pos++] = fix | count;
+    else if (count < 0x10000) {
+      buf[this.pos] = wide;
+      this.pos = buf.writeUInt16BE(count, this.pos + 1);
+    } else {
+      buf[this.pos] = wide + 1;
+      this.pos = buf.writeUInt32BE(count, this.pos + 1);
+    }
+  }
+
+  /** Takes up to `count` elements from the budget. Returns how many there were. */
+  elements(count) {
+    const taken = Math.min(count, Math.max(this.nodes, 0));
+    this.nodes -= taken;
+    return taken;
+  }
+
+  value(value, depth) {
+    switch (typeof value) {
+      case 'string':
+        return this.text(value);
+      case 'number':
+        return this.number(value);
+      case 'boolean':
+        return this.byte(value ? 0xc3 : 0xc2);
+      case 'bigint':
+        return this.bigint(value);
+      case 'undefined':
+        return this.byte(0xc0);
+      case 'object':
+        return value === null ? this.byte(0xc0) : this.guarded(value, depth);
+      default:
+        return this.text(typeof value === 'function' ? '<function>' : (value.description ?? '<symbol>'));
+    }
+  }
+
+  /** An object; if it can't be read, that it is one. */
+  guarded(value, depth) {
+    if (--this.nodes < 0) return this.text('…');
+    const { pos } = this;
+    try {
+      this.object(value, depth);
+    } catch (error) {
+      if (error === OVER) throw error;
+      this.pos = pos;
+      this.text('<unreadable>');
+    }
+  }
+
+  object(value, depth) {
+    if (Array.isArray(value)) return this.list(value, value.length, depth);
+    const proto = Object.getPrototypeOf(value);
+    // Also the Object of another realm.
+    if (proto === null || proto === Object.prototype || Object.getPrototypeOf(proto) === null) {
+      return this.map(value, depth);
+    }
+    return this.instance(value, proto, depth);
+  }
+
+  list(values, count, depth) {
+    if (depth >= MAX_DEPTH) return this.text(`<list of ${count}>`);
+    const taken = this.elements(count);
+    this.arrayHead(taken < count ? taken + 1 : count);
+    for (let i = 0; i < taken; i++) this.value(read(values, i), depth + 1);
+    if (taken < count) this.text(`… ${count - taken} more`);
+  }
+
+  map(value, depth) {
+    const keys = Object.keys(value);
+    if (depth >= MAX_DEPTH) return this.text(`<map of ${keys.length}>`);
+    this.entries(value, said(value, keys), depth + 1);
+  }
+
+  entries(value, keys, depth) {
+    const taken = this.elements(keys.length);
+    this.mapHead(taken < keys.length ? taken + 1 : taken);
+    for (let i = 0; i < taken; i++) {
+      this.key(keys[i]);
+      this.value(read(value, keys[i]), depth);
+    }
+    if (taken < keys.length) this.more(keys.length - taken);
+  }
+
+  more(count) {
+    this.text('…');
+    this.text(`${count} more`);
+  }
+
+  instance(value, proto, depth) {
+    if (ArrayBuffer.isView(value)) return this.view(value, proto, depth);
+    if (types.isAnyArrayBuffer(value)) return this.bytes(new Uint8Array(value));
+    if (value instanceof Beginning) return this.beginningOf(value);
+    if (types.isDate(value)) return this.text(Number.isNaN(+value) ? 'Invalid Date' : value.toISOString());
+    if (types.isNativeError(value)) return this.text(`${value.name}: ${value.message}`);
+    if (types.isMap(value)) return this.mapObject(value, depth);
+    if (types.isSet(value)) return this.list([...first(value, this.nodes + 1)], value.size, depth);
+    if (types.isBoxedPrimitive(value)) return this.value(value.valueOf(), depth);
+    if (types.isRegExp(value)) return this.text(String(value));
+    if (depth >= MAX_DEPTH) return this.text(nameOf(proto));
+    if (isMessage(value)) return this.map(message(value), depth);
+    if (typeof value.toJSON === 'function') return this.value(value.toJSON(), depth + 1);
+    // An object with methods is a client, a session, a database: only named.
+    if (isRecord(proto)) return this.map(value, depth);
+    return this.text(nameOf(proto));
+  }
+
+  beginningOf({ text, bytes }) {
+    this.beginning(text, this.maxText, bytes);
+  }
+
+  view(value, proto, depth) {
+    if (types.isUint8Array(value)) return this.bytes(value);
+    if (types.isDataView(value) || value.length > MAX_NUMBERS) {
+      return this.text(`<${proto.constructor.name} of ${value.byteLength} bytes>`);
+    }
+    return this.list(value, value.length, depth);
+  }
+
+  mapObject(value, depth) {
+    if (depth >= MAX_DEPTH) return this.text(`<map of ${value.size}>`);
+    const taken = this.elements(value.size);
+    this.mapHead(taken < value.size ? taken + 1 : taken);
+    for (const [key, item] of first(value, taken)) {
+      this.key(text(key));
+      this.value(item, depth + 1);
+    }
+    if (taken < value.size) this.more(value.size - taken);
+  }
+
+  /** A message's attributes, with what was cut from all its fields at their end. */
+  attrs(given) {
+    const attrs = given ?? {};
+    let keys = said(attrs, Object.keys(attrs));
+    let from = attrs;
+    if (keys.some(isOdd)) {
+      from = distinct(attrs, keys);
+      keys = Object.keys(from);
+    }
+    const taken = Math.min(this.elements(keys.length), MAX_ATTRS);
+    const at = this.pos;
+    const count = taken < keys.length ? taken + 1 : taken;
+    this.mapHead(count);
+    for (let i = 0; i < taken; i++) {
+      this.field = keys[i];
+      this.key(keys[i]);
+      this.value(read(from, keys[i]), 1);
+    }
+    if (taken < keys.length) this.more(keys.length - taken);
+    if (this.cut !== null) this.addCut(at, count);
+  }
+
+  /** Adds the list of cuts as one more attribute to those that begin at `at`. */
+  addCut(at, count) {
+    this.text(CUT);
+    this.mapHead(this.cut.size);
+    for (const [field, bytes] of this.cut) {
+      this.key(field);
+      this.number(bytes);
+    }
+    const end = this.pos;
+    const wider = (count + 1 < 16 ? 1 : 3) - (count < 16 ? 1 : 3);
+    this.room(wider);
+    if (wider > 0) this.buf.copyWithin(at + wider, at, end);
+    this.pos = at;
+    this.mapHead(count + 1);
+    this.pos = end + wider;
+  }
+}
+
+function textHead(length) {
+  return length < 32 ? 1 : length < 0x100 ? 2 : length < 0x10000 ? 3 : 5;
+}
+
+/** A property; a getter that throws and a Proxy that refuses are no reason to lose the rest. */
+function read(value, key) {
+  try {
+    return value[key];
+  } catch {
+    return UNREADABLE;
+  }
+}
+
+/** The keys with a value; like JSON, we don't speak of functions. */
+function said(value, keys) {
+  const has = (key) => {
+    const type = typeof read(value, key);
+    return type !== 'undefined' && type !== 'function';
+  };
+  return keys.every(has) ? keys : keys.filter(has);
+}
+
+/** Says whether a key may become another one's twin when it is cut or made valid UTF-8. */
+function isOdd(key) {
+  return key.length * 3 > MAX_KEY || key === CUT || /[\ud800-\udfff]/.test(key);
+}
+
+function distinct(attrs, keys) {
+  const out = Object.create(null);
+  for (const key of keys) if (key !== CUT) out[clip(key, MAX_KEY)] = read(attrs, key);
+  return out;
+}
+
+/** A text's first bytes, as valid UTF-8 and cut at a character. */
+function clip(value, limit) {
+  const raw = Buffer.allocUnsafe(limit);
+  return raw.toString('utf8', 0, raw.write(value, 0, limit));
+}
+
+function* first(values, count) {
+  let left = count;
+  for (const value of values) {
+    if (left-- <= 0) return;
+    yield value;
+  }
+}
+
+/** Whether instances only hold fields: no class above theirs, and no methods. */
+function isRecord(proto) {
+  return (
+    Object.getPrototypeOf(proto) === Object.prototype && Object.getOwnPropertyNames(proto).length <= 1
+  );
+}
+
+function nameOf(proto) {
+  const name = proto.constructor?.name;
+  return `<${typeof name === 'string' && name ? name.slice(0, 100) : 'object'}>`;
+}
+
+/** The value as a string, whatever it is. */
+function text(value) {
+  if (typeof value === 'string') return value;
+  try {
+    return String(value);
+  } catch {
+    return `<${typeof value}>`;
+  }
+}
+
+module.exports = { Beginning, MAX_FRAME, MAX_NODES, MAX_TEXT, OVER, Packer, clip, text };

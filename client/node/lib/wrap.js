@@ -1,0 +1,111 @@
+'use strict';
+
+// Functions whose every call is a run: plain ones, async ones, and generators of both kinds.
+
+const { guarded } = require('./core.js');
+const { Beginning, MAX_TEXT } = require('./pack.js');
+const { LEFT, Run, current, finish, keepOutput, within } = require('./runs.js');
+
+const MAX_ITEMS = 1000; // of what a generator yields
+const GENERATORS = new Set(['[object GeneratorFunction]', '[object AsyncGeneratorFunction]']);
+
+/** What came out of a stream, up to a limit: one text if all of it was text, else a list. */
+class Gathered {
+  constructor() {
+    this.count = 0;
+    this.bytes = 0;
+    this.text = '';
+    this.items = [];
+  }
+
+  add(item) {
+    this.count++;
+    if (typeof item === 'string') this.addText(item);
+    if (this.items.length < MAX_ITEMS) this.items.push(item);
+    return this.count;
+  }
+
+  addText(piece) {
+    this.bytes += Buffer.byteLength(piece);
+    if (this.text.length < MAX_TEXT) this.text += piece;
+  }
+
+  get output() {
+    if (this.count === 0) return undefined;
+    if (this.items.some((item) => typeof item !== 'string')) return this.items;
+    return this.bytes > MAX_TEXT ? new Beginning(this.text, this.bytes) : this.text;
+  }
+}
+
+function wrapper(kind) {
+  return function wrap(fn, options = {}) {
+    if (typeof fn !== 'function') return fn;
+    const { name = fn.name || kind, ...more } = copy(options) ?? {};
+    const begin = (args) => new Run(name, { kind, input: inputOf(args), ...more });
+    const lazy = GENERATORS.has(Object.prototype.toString.call(fn));
+    function wrapped(...args) {
+      if (lazy) return iterate(fn.apply(this, args), () => begin(args));
+      const run = begin(args);
+      return finish(run, within(run, () => fn.apply(this, args)), true);
+    }
+    return alike(wrapped, fn);
+  };
+}
+
+const copy = guarded((options) => ({ ...options }));
+
+function inputOf(args) {
+  return args.length > 1 ? args : args[0];
+}
+
+function alike(wrapped, fn) {
+  for (const key of ['name', 'length']) {
+    Object.defineProperty(wrapped, key, { value: fn[key], configurable: true });
+  }
+  return wrapped;
+}
+
+/** A generator whose body runs inside a run, which begins as it does: with the first step. */
+function iterate(inner, begin) {
+  const gathered = new Gathered();
+  let run;
+  const close = (error, output) => {
+    keepOutput(run, output ?? gathered.output);
+    if (gathered.count > 0) run.set({ 'sidelight.chunks': gathered.count });
+    run.end(error === undefined ? undefined : { error });
+  };
+  const seen = (step, leaving) => {
+    if (step.done) close(leaving ? LEFT : undefined, step.value);
+    else if (gathered.add(step.value) === 1) run.event('first_token');
+    return step;
+  };
+  const failed = (error) => {
+    close(error);
+    throw error;
+  };
+  const step = (method, argument) => {
+    if (run === undefined && method !== 'next') return inner[method](argument);
+    run ??= begin();
+    let result;
+    try {
+      result = current.run(run, () => inner[method](argument));
+    } catch (error) {
+      return failed(error);
+    }
+    const look = (got) => seen(got, method === 'return');
+    return typeof result?.then === 'function' ? result.then(look, failed) : look(result);
+  };
+  return stepper(inner, step);
+}
+
+/** An object with the methods of a generator, of the same kind as `inner`. */
+function stepper(inner, step) {
+  const proto = Object.getPrototypeOf(inner);
+  return Object.create(proto, {
+    next: { value: (argument) => step('next', argument) },
+    return: { value: (argument) => step('return', argument) },
+    throw: { value: (argument) => step('throw', argument) },
+  });
+}
+
+module.exports = { Gathered, wrapper };
