@@ -356,10 +356,13 @@ static struct field {
                        {"traceparent", TEXT, NULL}, {"session", TEXT, NULL},  {"user", TEXT, NULL},
                        {"model", TEXT, NULL},       {"provider", TEXT, NULL}, {"input", ANY, NULL},
                        {"tags", TEXTS, NULL},       {"attrs", MAP, NULL},     {NULL, ANY, NULL}},
-  fields_of_end[] = {{"input", ANY, NULL}, {"output", ANY, NULL},
-                     {"usage", MAP, NULL}, {"model", TEXT, NULL},
+  fields_of_end[] = {{"input", ANY, NULL},
+                     {"output", ANY, NULL},
+                     {"usage", MAP, NULL},
+                     {"model", TEXT, NULL},
                      {"finish", TEXT_OR_TEXTS, NULL},
-                     {"error", ANY, NULL}, {"attrs", MAP, NULL},
+                     {"error", ANY, NULL},
+                     {"attrs", MAP, NULL},
                      {NULL, ANY, NULL}};
 
 static bool is_texts(PyObject *value)

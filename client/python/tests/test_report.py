@@ -137,7 +137,7 @@ def test_what_is_no_start_and_no_end_is_left_to_python():
         (1, 5, {}),
         (1, RUN, None),
         (1, RUN, {"output": 1}),
-        (2, RUN, {"input": 1}),
+        (2, RUN, {"tags": 1}),
         (2, RUN, {"usage": "x"}),
         (2, RUN, {"finish": 5}),
         (1, "\ud800", {}),
