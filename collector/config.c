@@ -49,7 +49,10 @@ static void read_file(struct config *c, const struct config_flags *flags, struct
 		return;
 	FILE *in = fopen(path, "re");
 	if (!in) {
-		fault(f, &at, "%s: %s, must be a file that can be read", path, strerror(errno));
+		f->no_memory = errno == ENOMEM;
+		if (!f->no_memory)
+			fault(f, &at, "%s: %s, must be a file that can be read", path,
+			      strerror(errno));
 		return;
 	}
 	buf_init(&text, CONFIG_FILE_MAX);

@@ -36,7 +36,8 @@ struct daemon {
 	bool failed; // the disk did, while we ran
 
 	// SIGHUP
-	uv_work_t work;
+	uv_thread_t changer;
+	uv_async_t changed;
 	struct config fresh; // while changing
 	bool changing, change_again;
 };
@@ -106,21 +107,24 @@ static void say_change(const struct exporters_change *c, int rc)
 	         c->started, c->stopped);
 }
 
-/* A thread of libuv's pool: stopping an exporter waits for its threads. */
-static void change_exporters(uv_work_t *work)
+/* A thread of its own, since stopping an exporter waits for its threads; not libuv's pool, which
+ * aborts where it finds no memory. */
+static void change_exporters(void *ctx)
 {
-	struct daemon *d = work->data;
+	struct daemon *d = ctx;
 	struct exporters_change change;
 
 	int rc = exporters_change(d->exporters, d->fresh.exporters, d->fresh.exporter_count,
 	                          &change);
 	say_change(&change, rc);
+	uv_async_send(&d->changed);
 }
 
-static void on_changed(uv_work_t *work, int status)
+static void on_changed(uv_async_t *async)
 {
-	struct daemon *d = work->data;
+	struct daemon *d = async->data;
 
+	uv_thread_join(&d->changer);
 	config_free(&d->fresh);
 	d->changing = false;
 	if (d->change_again)
@@ -138,10 +142,11 @@ static void change(struct daemon *d)
 	}
 	if (needs_restart(d->config, &d->fresh))
 		log_warn("SIGHUP: more than exporters has changed; restart sidelightd to use it");
-	d->work.data = d;
-	d->changing = uv_queue_work(&d->loop, &d->work, change_exporters, on_changed) == 0;
-	if (!d->changing)
-		config_free(&d->fresh);
+	d->changing = uv_thread_create(&d->changer, change_exporters, d) == 0;
+	if (d->changing)
+		return;
+	log_error("SIGHUP: out of memory; nothing was changed");
+	config_free(&d->fresh);
 }
 
 static void on_hangup(uv_signal_t *handle, int number)
@@ -167,6 +172,8 @@ static void catch_signals(struct daemon *d)
 		uv_signal_init(&d->loop, handles[i]);
 		handles[i]->data = d;
 	}
+	uv_async_init(&d->loop, &d->changed, on_changed);
+	d->changed.data = d;
 	uv_signal_start(&d->term, on_stop, SIGTERM);
 	uv_signal_start(&d->interrupt, on_stop, SIGINT);
 	uv_signal_start(&d->hangup, on_hangup, SIGHUP);
@@ -177,6 +184,7 @@ static void release_signals(struct daemon *d)
 	uv_close((uv_handle_t *)&d->term, NULL);
 	uv_close((uv_handle_t *)&d->interrupt, NULL);
 	uv_close((uv_handle_t *)&d->hangup, NULL);
+	uv_close((uv_handle_t *)&d->changed, NULL);
 	uv_run(&d->loop, UV_RUN_DEFAULT);
 }
 

@@ -103,13 +103,17 @@ static int set_address(struct endpoint *e, CURLU *url, bool grpc)
 	return copy_url(url, &e->address);
 }
 
-static bool has_scheme(CURLU *url, const char *scheme)
+/* A URL that has been set has a scheme. */
+static int read_scheme(CURLU *url, bool *ret_tls)
 {
-	char *text = get_part(url, CURLUPART_SCHEME);
-	bool same = text && strcmp(text, scheme) == 0;
+	char *scheme = get_part(url, CURLUPART_SCHEME);
 
-	curl_free(text);
-	return same;
+	if (!scheme)
+		return -ENOMEM;
+	*ret_tls = strcmp(scheme, "https") == 0;
+	int err = *ret_tls || strcmp(scheme, "http") == 0 ? 0 : -EINVAL;
+	curl_free(scheme);
+	return err;
 }
 
 static int parse_url(struct endpoint *e, CURLU *url, const struct exporter_config *config,
@@ -117,12 +121,10 @@ static int parse_url(struct endpoint *e, CURLU *url, const struct exporter_confi
 {
 	int err = set_part(url, CURLUPART_URL, config->endpoint);
 
-	if (err)
-		return err;
-	e->tls = has_scheme(url, "https");
-	if (!e->tls && !has_scheme(url, "http"))
-		return -EINVAL;
-	err = set_path(url, config, signal);
+	if (!err)
+		err = read_scheme(url, &e->tls);
+	if (!err)
+		err = set_path(url, config, signal);
 	if (err)
 		return err;
 	CURLU *shown = curl_url_dup(url);

@@ -52,8 +52,9 @@ int listen_tcp(const char *host, uint16_t port, uint16_t *ret_port)
 	char service[8];
 
 	snprintf(service, sizeof(service), "%u", (unsigned)port);
-	if (getaddrinfo(host, service, &hints, &list) != 0)
-		return -EINVAL;
+	int found = getaddrinfo(host, service, &hints, &list);
+	if (found != 0)
+		return found == EAI_MEMORY ? -ENOMEM : -EINVAL;
 	int fd = bind_tcp(list);
 	freeaddrinfo(list);
 	if (fd < 0)
