@@ -252,7 +252,9 @@ struct cursors {
 	struct store *s;
 };
 
-static uint64_t pending_of(struct store *s, const char *name, const struct cursor *c)
+/* What retention took before a cursor got there is not in the cursor before it moves on. */
+static void count_ahead(struct store *s, const char *name, const struct cursor *c,
+                        uint64_t *ret_evicted, uint64_t *ret_pending)
 {
 	const char *slash = strchr(name, '/');
 	enum which_log which = slash ? STORE_OBSERVATIONS : STORE_SPANS;
@@ -260,22 +262,26 @@ static uint64_t pending_of(struct store *s, const char *name, const struct curso
 
 	store_bounds(s, which, &first, &next);
 	uint64_t from = c->seq > first ? c->seq : first;
-	return next > from ? next - from : 0;
+	*ret_evicted = from - c->seq;
+	*ret_pending = next > from ? next - from : 0;
 }
 
 static bool write_cursor(void *ctx, const char *name, const struct cursor *c)
 {
 	struct cursors *all = ctx;
 	struct json *j = all->j;
+	uint64_t evicted, pending;
+
+	count_ahead(all->s, name, c, &evicted, &pending);
 	const struct {
 		const char *key;
 		uint64_t count;
 	} counts[] = {
 		{"delivered", c->delivered},
 		{"rejected", c->rejected},
-		{"evicted", c->evicted},
+		{"evicted", c->evicted + evicted},
 		{"refused", c->refused},
-		{"pending", pending_of(all->s, name, c)},
+		{"pending", pending},
 	};
 
 	jsonw_object(j);
