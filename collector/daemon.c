@@ -299,8 +299,10 @@ static bool is_ready(void *ctx, char *reason, unsigned size)
 static int write_check(void *ctx, struct buf *out)
 {
 	struct daemon *d = ctx;
+	char held_back[256];
 
-	return exporters_check(d->exporters, out);
+	(void)is_ready(ctx, held_back, sizeof(held_back));
+	return exporters_check(d->exporters, held_back, out);
 }
 
 static int start_http(struct daemon *d)

@@ -306,7 +306,7 @@ static bool write_cursor(void *ctx, const char *name, const struct cursor *c)
 	return true;
 }
 
-static void write_store(struct json *j, struct store *s)
+static void write_store(struct json *j, struct store *s, const char *held_back)
 {
 	static const char *const keys[STORE_LOGS] = {"spans", "observations"};
 	uint64_t used, limit, first, next;
@@ -323,6 +323,8 @@ static void write_store(struct json *j, struct store *s)
 		jsonw_key(j, keys[i]);
 		jsonw_uint(j, next - first);
 	}
+	jsonw_key(j, "held_back");
+	jsonw_text(j, held_back[0] ? held_back : NULL);
 	jsonw_object_end(j);
 }
 
@@ -334,7 +336,7 @@ static void write_loss(void *ctx, const char *reason, uint64_t count)
 	jsonw_uint(j, count);
 }
 
-int check_write(struct check *c, struct store *s, struct buf *out)
+int check_write(struct check *c, struct store *s, const char *held_back, struct buf *out)
 {
 	struct json j;
 	struct cursors cursors = {&j, s};
@@ -346,7 +348,7 @@ int check_write(struct check *c, struct store *s, struct buf *out)
 	jsonw_array(&j);
 	int err = cursor_each(s, write_cursor, &cursors);
 	jsonw_array_end(&j);
-	write_store(&j, s);
+	write_store(&j, s, held_back);
 	jsonw_key(&j, "lost");
 	jsonw_object(&j);
 	store_losses(s, write_loss, &j);
