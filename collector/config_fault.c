@@ -31,10 +31,12 @@ void fault_quote(char out[CONFIG_QUOTE_MAX], const char *text)
 {
 	static const char more[] = "…";
 	const char *end, *start = credentials(text, &end);
-	size_t room = CONFIG_QUOTE_MAX - sizeof(more), cut;
+	const char *shown = end ? end : text;
+	size_t room = CONFIG_QUOTE_MAX - sizeof(more), cut, plain = strcspn(shown, "?");
 
-	int len = end ? snprintf(out, room, "%.*s***%s", (int)(start - text), text, end)
-	              : snprintf(out, room, "%s", text);
+	// A query may be a key as well.
+	int len = snprintf(out, room, "%.*s%s%.*s%s", end ? (int)(start - text) : 0, text,
+	                   end ? "***" : "", (int)plain, shown, shown[plain] ? "?***" : "");
 	for (char *p = out; *p; p++) {
 		if ((unsigned char)*p < ' ' || *p == 0x7f)
 			*p = '?';

@@ -101,7 +101,11 @@ static bool needs_restart(const struct config *before, const struct config *afte
 
 static void say_change(const struct exporters_change *c, int rc)
 {
-	if (rc < 0)
+	if (rc == -ENOSPC)
+		log_error("exporter %s: could not be started: too many names since the start; "
+		          "restart sidelightd",
+		          c->failed);
+	else if (rc < 0)
 		log_error("exporter %s: could not be started: %s", c->failed, err_str(rc));
 	log_info("SIGHUP: exporters: %u go on as they are, %u started, %u stopped", c->kept,
 	         c->started, c->stopped);
@@ -307,8 +311,10 @@ static bool is_ready(void *ctx, char *reason, unsigned size)
 static int write_check(void *ctx, struct buf *out)
 {
 	struct daemon *d = ctx;
+	char held_back[256];
 
-	return exporters_check(d->exporters, out);
+	(void)is_ready(ctx, held_back, sizeof(held_back));
+	return exporters_check(d->exporters, held_back, out);
 }
 
 static int start_http(struct daemon *d)

@@ -167,6 +167,7 @@ static void show_store(struct cmd *c, const json_t *store)
 {
 	int64_t limit = doc_int(store, "limit_bytes");
 	int64_t spans = doc_int(store, "spans"), requests = doc_int(store, "observations");
+	struct str held_back = doc_str(store, "held_back");
 
 	label(c, "store");
 	buf_printf(&c->out, "%.1f MiB", (double)doc_int(store, "bytes") / MIB);
@@ -174,6 +175,13 @@ static void show_store(struct cmd *c, const json_t *store)
 		buf_printf(&c->out, " of %.0f MiB", (double)limit / MIB);
 	buf_printf(&c->out, ", %" PRId64 " span%s, %" PRId64 " request%s\n", spans, plural(spans),
 	           requests, plural(requests));
+	if (held_back.len == 0)
+		return;
+	text_blanks(&c->out, LABEL_WIDTH);
+	put_verdict(c, false);
+	buf_append_str(&c->out, "  ");
+	put(c, held_back);
+	buf_append_byte(&c->out, '\n');
 }
 
 static void show_lost(struct cmd *c, const json_t *lost)
@@ -204,6 +212,8 @@ static bool all_work(const json_t *doc)
 {
 	const json_t *exporters = json_object_get(doc, "exporters");
 
+	if (doc_str(json_object_get(doc, "store"), "held_back").len > 0)
+		return false;
 	for (size_t i = 0; i < json_array_size(exporters); i++) {
 		const json_t *tries = json_object_get(json_array_get(exporters, i), "tries");
 		for (size_t k = 0; k < json_array_size(tries); k++)

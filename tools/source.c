@@ -266,7 +266,7 @@ static int check_here(struct source *s, struct buf *out)
 	err = check_start(&check, list, config.exporter_count);
 	if (err == 0) {
 		check_wait(check);
-		err = check_write(check, s->store, out);
+		err = check_write(check, s->store, "", out);
 		check_free(check);
 	}
 	config_free(&config);

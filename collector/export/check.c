@@ -252,7 +252,9 @@ struct cursors {
 	struct store *s;
 };
 
-static uint64_t pending_of(struct store *s, const char *name, const struct cursor *c)
+/* What retention took before a cursor got there is not in the cursor before it moves on. */
+static void count_ahead(struct store *s, const char *name, const struct cursor *c,
+                        uint64_t *ret_evicted, uint64_t *ret_pending)
 {
 	const char *slash = strchr(name, '/');
 	enum which_log which = slash ? STORE_OBSERVATIONS : STORE_SPANS;
@@ -260,22 +262,26 @@ static uint64_t pending_of(struct store *s, const char *name, const struct curso
 
 	store_bounds(s, which, &first, &next);
 	uint64_t from = c->seq > first ? c->seq : first;
-	return next > from ? next - from : 0;
+	*ret_evicted = from - c->seq;
+	*ret_pending = next > from ? next - from : 0;
 }
 
 static bool write_cursor(void *ctx, const char *name, const struct cursor *c)
 {
 	struct cursors *all = ctx;
 	struct json *j = all->j;
+	uint64_t evicted, pending;
+
+	count_ahead(all->s, name, c, &evicted, &pending);
 	const struct {
 		const char *key;
 		uint64_t count;
 	} counts[] = {
 		{"delivered", c->delivered},
 		{"rejected", c->rejected},
-		{"evicted", c->evicted},
+		{"evicted", c->evicted + evicted},
 		{"refused", c->refused},
-		{"pending", pending_of(all->s, name, c)},
+		{"pending", pending},
 	};
 
 	jsonw_object(j);
@@ -300,7 +306,7 @@ static bool write_cursor(void *ctx, const char *name, const struct cursor *c)
 	return true;
 }
 
-static void write_store(struct json *j, struct store *s)
+static void write_store(struct json *j, struct store *s, const char *held_back)
 {
 	static const char *const keys[STORE_LOGS] = {"spans", "observations"};
 	uint64_t used, limit, first, next;
@@ -317,6 +323,8 @@ static void write_store(struct json *j, struct store *s)
 		jsonw_key(j, keys[i]);
 		jsonw_uint(j, next - first);
 	}
+	jsonw_key(j, "held_back");
+	jsonw_text(j, held_back[0] ? held_back : NULL);
 	jsonw_object_end(j);
 }
 
@@ -328,7 +336,7 @@ static void write_loss(void *ctx, const char *reason, uint64_t count)
 	jsonw_uint(j, count);
 }
 
-int check_write(struct check *c, struct store *s, struct buf *out)
+int check_write(struct check *c, struct store *s, const char *held_back, struct buf *out)
 {
 	struct json j;
 	struct cursors cursors = {&j, s};
@@ -340,7 +348,7 @@ int check_write(struct check *c, struct store *s, struct buf *out)
 	jsonw_array(&j);
 	int err = cursor_each(s, write_cursor, &cursors);
 	jsonw_array_end(&j);
-	write_store(&j, s);
+	write_store(&j, s, held_back);
 	jsonw_key(&j, "lost");
 	jsonw_object(&j);
 	store_losses(s, write_loss, &j);

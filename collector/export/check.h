@@ -33,7 +33,7 @@ void check_free(struct check *c);
  *   running             whether tries are still to come
  *   exporters[]         name type tries[{signal address ok stages[{stage ok took_ms message
  * hint}]}] cursors[]           name since delivered rejected rejected_by{} evicted refused pending
- *   store               bytes limit_bytes spans observations
+ *   store               bytes limit_bytes spans observations held_back
  *   lost                {reason: count}
- * Any thread. */
-int check_write(struct check *c, struct store *s, struct buf *out);
+ * held_back: why the store takes no events, or no new runs; "": it does. Any thread. */
+int check_write(struct check *c, struct store *s, const char *held_back, struct buf *out);

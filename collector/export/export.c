@@ -189,12 +189,12 @@ static int renew_check(struct exporters *x)
 	return 0;
 }
 
-int exporters_check(struct exporters *x, struct buf *out)
+int exporters_check(struct exporters *x, const char *held_back, struct buf *out)
 {
 	pthread_mutex_lock(&x->lock);
 	int err = renew_check(x);
 	if (!err)
-		err = check_write(x->check, x->source.store, out);
+		err = check_write(x->check, x->source.store, held_back, out);
 	pthread_mutex_unlock(&x->lock);
 	return err;
 }

@@ -50,8 +50,9 @@ void exporters_notify(struct exporters *x);
 void exporters_count_refused(struct exporters *x, uint64_t before_seq, uint64_t starts);
 
 /** Appends what a check of all exporters has come to so far (check.h); begins a new one when the
- * last is over for a second. Thread-safe, does not wait for a backend. */
-int exporters_check(struct exporters *x, struct buf *out);
+ * last is over for a second. held_back: check_write()'s. Thread-safe, does not wait for a backend.
+ */
+int exporters_check(struct exporters *x, const char *held_back, struct buf *out);
 
 /** Gives each up to grace_ns to deliver what is stored, then ends them all; what is undelivered
  * stays in the store. Frees x. NULL is fine. */

@@ -52,6 +52,15 @@ static void watch_evictions(struct lane *l, uint64_t oldest)
 	l->evicted_to = oldest;
 }
 
+/* Saves the place, and what the ledger says there. */
+static void note_place(struct lane *l)
+{
+	struct cursor *c = &l->place;
+
+	c->refused = l->refused_before + stat_get(&l->stats->refused);
+	cursor_note(l->source->store, l->cursor_name, c);
+}
+
 void records_watch(struct lane *l)
 {
 	uint64_t first, next;
@@ -64,6 +73,9 @@ void records_watch(struct lane *l)
 	stat_set(&l->stats->pending, pending);
 	if (pending == 0)
 		l->eviction_is_logged = false;
+	// Nothing may move while runs are refused.
+	if (l->place.refused != l->refused_before + stat_get(&l->stats->refused))
+		note_place(l);
 }
 
 /* Sleeps, without a wakeup, until there is something to send. */
@@ -102,10 +114,9 @@ static void move_to(struct lane *l, uint64_t seq, uint64_t settled)
 	struct cursor *c = &l->place;
 
 	c->evicted += seq - c->seq - settled;
-	c->refused = l->refused_before + stat_get(&l->stats->refused);
 	c->seq = seq;
 	atomic_store_explicit(&l->at, seq, memory_order_relaxed);
-	cursor_note(l->source->store, l->cursor_name, c);
+	note_place(l);
 }
 
 static void settle_batch(struct lane *l, const struct span_record *records,
@@ -227,6 +238,20 @@ static bool deliver_stored(struct lane *l)
 	return true;
 }
 
+/* At the end: what retention took is passed, so that who goes on from here doesn't count it again.
+ * The chunk in memory is given up, and what was taken of that counts as well. */
+static void pass_evicted(struct lane *l)
+{
+	uint64_t first, next, held = held_to(l);
+	uint64_t counted = l->evicted_to > held ? l->evicted_to - held : 0;
+
+	store_bounds(l->source->store, log_of(l), &first, &next);
+	if (first <= l->place.seq)
+		return;
+	count_evicted(l, first - l->place.seq - counted);
+	move_to(l, first, 0);
+}
+
 void records_run(struct lane *l)
 {
 	for (;;) {
@@ -236,6 +261,7 @@ void records_run(struct lane *l)
 		if (lane_is_aborted(l) || !deliver_stored(l) || stopping)
 			break;
 	}
+	pass_evicted(l);
 	records_watch(l);
 }
 

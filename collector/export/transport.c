@@ -20,6 +20,8 @@ enum {
 	CURL_8 = 0x080000,
 };
 
+#define BROKEN_HINT "the backend, or a proxy before it, ended the connection: see its log"
+
 struct transport {
 	const struct exporter_config *config;
 	const struct endpoint *endpoint;
@@ -283,6 +285,12 @@ static const char *tls_hint(const char *words)
 	return "check the endpoint's scheme and its certificate";
 }
 
+static const char *protocol_hint(bool grpc)
+{
+	return grpc ? "does it speak OTLP over gRPC there? (usually port 4317; 4318 is HTTP)"
+	            : "does it speak OTLP over HTTP there? (usually port 4318; 4317 is gRPC)";
+}
+
 static const char *hint_of(const struct transport *t, CURLcode code)
 {
 	bool grpc = t->config->protocol == OTLP_GRPC;
@@ -298,20 +306,23 @@ static const char *hint_of(const struct transport *t, CURLcode code)
 		return "check the host name in the proxy variable";
 	case CURLE_PEER_FAILED_VERIFICATION:
 	case CURLE_SSL_CONNECT_ERROR:
-	case CURLE_RECV_ERROR:
 		return t->endpoint->tls ? tls_hint(t->error) : "";
+	case CURLE_RECV_ERROR: // TLS 1.3 tells of a client certificate only then
+		return t->endpoint->tls ? tls_hint(t->error) : BROKEN_HINT;
+	case CURLE_SEND_ERROR:
+		return BROKEN_HINT;
 	case CURLE_SSL_CERTPROBLEM:
 		return "check tls.cert_file and tls.key_file";
 	case CURLE_SSL_CACERT_BADFILE:
 		return "check tls.ca_file";
+	case CURLE_OPERATION_TIMEDOUT:
+		return "is the endpoint right, and no firewall in between? a backend that is only "
+		       "slow needs a longer timeout";
 	case CURLE_UNSUPPORTED_PROTOCOL:
 	case CURLE_WEIRD_SERVER_REPLY:
 	case CURLE_GOT_NOTHING:
 	case CURLE_HTTP2:
-		return grpc ? "does it speak OTLP over gRPC there? (usually port 4317; 4318 is "
-		              "HTTP)"
-		            : "does it speak OTLP over HTTP there? (usually port 4318; 4317 is "
-		              "gRPC)";
+		return protocol_hint(grpc);
 	default:
 		return "";
 	}
@@ -341,6 +352,20 @@ static enum transport_failure failure_of(struct transport *t, CURLcode code)
 	}
 }
 
+/* curl speaks of port 80 of localhost where there is a socket. */
+static void say_failure(struct transport *t, CURLcode code)
+{
+	long reason = 0;
+
+	if (t->endpoint->socket && code == CURLE_COULDNT_CONNECT &&
+	    curl_easy_getinfo(t->easy, CURLINFO_OS_ERRNO, &reason) == CURLE_OK && reason > 0)
+		snprintf(t->message, sizeof(t->message), "can't connect to the socket: %s",
+		         err_str(-(int)reason));
+	else
+		snprintf(t->message, sizeof(t->message), "%s",
+		         t->error[0] ? t->error : curl_easy_strerror(code));
+}
+
 void transport_post(struct transport *t, const struct transport_body *body,
                     struct transport_result *ret)
 {
@@ -362,8 +387,7 @@ void transport_post(struct transport *t, const struct transport_body *body,
 		return;
 	ret->http2_error = reset_code(t->error);
 	ret->hint = hint_of(t, code);
-	snprintf(t->message, sizeof(t->message), "%s",
-	         t->error[0] ? t->error : curl_easy_strerror(code));
+	say_failure(t, code);
 }
 
 void transport_be_fresh(struct transport *t)

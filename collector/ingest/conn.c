@@ -328,7 +328,7 @@ bool conn_accept(struct ingest *in)
 	uv_timer_init(in->o.loop, &c->timer);
 	c->pipe.data = c->timer.data = c;
 	int rc = uv_accept((uv_stream_t *)&in->listener, (uv_stream_t *)&c->pipe);
-	if (rc == 0 && in->open >= in->o.config->max_connections) {
+	if (rc == 0 && in->open >= in->max_open) {
 		turn_away(c);
 		return true;
 	}

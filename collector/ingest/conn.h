@@ -76,6 +76,7 @@ struct ingest {
 	struct list_node all, resting, watchers;
 	struct list_node ended; // connections whose runs are to be judged
 	unsigned open;          // connections
+	unsigned max_open;
 	unsigned rest_ms;
 	size_t most_read; // of one connection since the last rest
 	size_t kept;      // bytes of half frames

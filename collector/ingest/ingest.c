@@ -113,19 +113,25 @@ static void on_connection(uv_stream_t *listener, int status)
 		let_in(listener->data);
 }
 
-static void raise_file_limit(unsigned connections)
+/* How many connections leave the exporters, the API and the store the files they need. */
+static unsigned make_room_for(unsigned connections)
 {
+	const rlim_t wanted = connections + SPARE_FILES + CGROUPS_MAX;
 	struct rlimit limit;
 
-	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return;
-	if (limit.rlim_cur >= connections + SPARE_FILES)
-		return;
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= wanted)
+		return connections;
+	rlim_t now = limit.rlim_cur;
 	limit.rlim_cur = limit.rlim_max;
-	if (setrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur < connections + SPARE_FILES)
-		log_warn("only %llu files may be open: fewer than ingest.max_connections and %d "
-		         "more",
-		         (unsigned long long)limit.rlim_cur, SPARE_FILES);
+	if (setrlimit(RLIMIT_NOFILE, &limit) == 0)
+		now = limit.rlim_cur;
+	if (now >= connections + SPARE_FILES) // there are hardly ever so many cgroups
+		return connections;
+	unsigned room = now > SPARE_FILES ? (unsigned)(now - SPARE_FILES) : 1;
+	log_warn("only %llu files may be open: room for %u connections, fewer than "
+	         "ingest.max_connections",
+	         (unsigned long long)now, room);
+	return room;
 }
 
 static void init(struct ingest *in, const struct ingest_options *options)
@@ -196,7 +202,7 @@ int ingest_start(struct ingest **ret, const struct ingest_options *options)
 	if (!in)
 		return -ENOMEM;
 	init(in, options);
-	raise_file_limit(config->max_connections + CGROUPS_MAX);
+	in->max_open = make_room_for(config->max_connections);
 	int rc = cgroups_new(&in->cgroups, "/proc");
 	if (rc < 0) {
 		ingest_free(in);

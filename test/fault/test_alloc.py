@@ -335,6 +335,7 @@ def test_an_allocation_fails_at_every_place(plain_sidelightd, tmp_path):
     print(f"{bench.faults.allocations} allocations at {len(places)} places: {len(tried)} tried,"
           f" {reached} failed, {stopped} of them ended the start; {collections.Counter(theirs)}")
     assert not wrong, json.dumps(wrong, indent=1)
+    assert reached >= 0.9 * len(tried)  # now and then threads take another way
 
 
 def test_a_flush_waits_for_starts_that_found_no_memory(plain_sidelightd, tmp_path):

@@ -165,6 +165,10 @@ static void the_environment_makes_exporters(void **state)
 static const struct vector bad_vectors[] = {
 	{OTLP_ "ENDPOINT=c:4318", OTLP_ "ENDPOINT: 'c:4318'" URL_RULE},
 	{OTLP_ "LOGS_ENDPOINT=ftp://me:pass@c", OTLP_ "LOGS_ENDPOINT: 'ftp://***@c'" URL_RULE},
+	{OTLP_ "ENDPOINT=http://me:pass@c/?key=secret@1",
+         OTLP_ "ENDPOINT: 'http://***@1' has a query or a fragment, must be a URL with a host, "
+               "without query, like https://host:4318, or unix:///path"},
+	{OTLP_ "ENDPOINT=c:4318/?key=secret", OTLP_ "ENDPOINT: 'c:4318/?***'" URL_RULE},
 	{HERE "|" OTLP_ "PROTOCOL=http", OTLP_ "PROTOCOL: 'http' is not known, must be "
                                                "http/protobuf, http/json or grpc"},
 	{HERE "/x|" OTLP_ "PROTOCOL=grpc",

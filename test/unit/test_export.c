@@ -241,7 +241,7 @@ void check_free(struct check *c)
 {
 }
 
-int check_write(struct check *c, struct store *s, struct buf *out)
+int check_write(struct check *c, struct store *s, const char *held_back, struct buf *out)
 {
 	return 0;
 }
@@ -469,6 +469,24 @@ static void evictions_are_counted_while_a_backend_is_down(void **state)
 	assert_ledger(0, CHUNK + CHUNK / 2, 0, CHUNK / 2);
 }
 
+static void what_a_predecessor_counted_as_evicted_is_not_counted_again(void **state)
+{
+	sinks[0].hangs = true;
+	add_spans(3 * CHUNK);
+	start();
+	wait_until(&sinks[0].tries, 1);
+	pthread_mutex_lock(&store.lock);
+	store.oldest = 1 + CHUNK + CHUNK / 2; // the chunk in its hands, and some that it counts
+	pthread_mutex_unlock(&store.lock);
+	sinks[0].host->tick(sinks[0].host->ctx);
+	configs[0].content = true;
+	assert_int_equal(change().started, 1);
+	wait_until(&sinks[0].tries, 2);
+	stop(0);
+	assert_ledger(0, 0, 0, CHUNK + CHUNK / 2);
+	assert_int_equal(store.places[0].evicted, CHUNK + CHUNK / 2);
+}
+
 static void all_of_it_may_be_evicted(void **state)
 {
 	add_spans(100);
@@ -639,6 +657,7 @@ static void refused_starts_are_counted_where_the_store_is_held(void **state)
 	stop(0);
 	assert_int_equal(stat_get(&stats->exporters[0].lanes[SIGNAL_TRACES].refused), 3);
 	assert_int_equal(stat_get(&stats->exporters[1].lanes[SIGNAL_TRACES].refused), 0);
+	assert_int_equal(store.places[0].refused, 3); // though nothing moved
 }
 
 #define test(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -658,6 +677,7 @@ int main(void)
 		test(what_a_try_leaves_goes_into_the_next_one),
 		test(what_retention_took_is_counted_as_evicted),
 		test(evictions_are_counted_while_a_backend_is_down),
+		test(what_a_predecessor_counted_as_evicted_is_not_counted_again),
 		test(all_of_it_may_be_evicted),
 		test(damaged_spans_count_as_lost_wherever_they_are),
 		test(a_store_that_can_not_be_read_is_tried_again),

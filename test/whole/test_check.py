@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 import socket
 import subprocess
 
@@ -144,3 +145,70 @@ def test_without_a_collector_the_exporters_are_tried_all_the_same(daemon, sideli
     )
     assert done.returncode == 0, done.stderr
     assert "3 spans, 3 requests" in done.stdout and "request  ok" in done.stdout
+
+
+def fill(running, count: int) -> None:
+    with running.agent() as agent:
+        for i in range(count):
+            agent.runs(1, input=f"{i} " + "x" * 60_000)
+            if i % 20 == 19:
+                agent.flush()
+        agent.bye()
+
+
+def progress(document: dict, exporter: str) -> dict:
+    (cursor,) = [c for c in document["cursors"] if c["name"] == exporter]
+    return cursor
+
+
+def test_what_a_dead_backend_costs_is_said_while_it_is_dead(daemon, check):
+    with OtlpSink(listening=False) as dead:
+        running = daemon({"store": {"size": "16MiB"}, "exporters": [otlp("a", dead.endpoint)]})
+        fill(running, 400)
+        at = progress(json.loads(check(running, "--json")[1]), "a")
+        assert at["delivered"] == 0 and at["evicted"] > 100
+        assert at["evicted"] + at["pending"] == 400
+
+
+def test_what_is_refused_is_said_and_why(daemon, check):
+    with OtlpSink(listening=False) as dead:
+        store = {"size": "16MiB", "when_full": "refuse_newest"}
+        config = {"store": store, "exporters": [otlp("a", dead.endpoint)]}
+        running = daemon(config)
+        fill(running, 400)
+        refused = running.metrics()("sidelight_spans_refused_total", exporter="a")
+        assert refused > 100
+
+        def said() -> dict:
+            return json.loads(check(running, "--json")[1])
+
+        eventually(lambda: progress(said(), "a")["refused"] == refused, what="it is saved")
+        assert "full of what exporters have not got" in said()["store"]["held_back"]
+        assert "new runs are refused" in check(running)[1]
+
+
+def test_a_store_that_takes_nothing_is_said(daemon, check, sink):
+    running = daemon({"exporters": [otlp("good", sink.endpoint)]})
+    assert check(running)[0] == 0
+    (pathlib.Path(running.data) / "data.mdb").unlink()
+    with running.agent() as agent:
+        agent.runs(3)
+        eventually(lambda: running.get("/readyz")[0] == 503, what="it is noticed")
+        code, text = check(running)
+    assert code == 1
+    assert "FAILED  the store can't be written: its file has been removed" in text
+
+
+def test_each_step_that_fails_says_what_to_do(daemon, check, tmp_path):
+    """Also where curl has no words for it: a socket that is not there, one that says nothing."""
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        port = mute.getsockname()[1]
+        gone = otlp("gone", f"unix://{tmp_path}/none.sock")
+        silent = otlp("silent", f"http://127.0.0.1:{port}", timeout="500ms")
+        document = json.loads(check(daemon({"exporters": [gone, silent]}), "--json")[1])
+    connect = stages(document, "gone")["connect"]
+    assert "No such file or directory" in connect["message"] and "port" not in connect["message"]
+    request = stages(document, "silent")["request"]
+    assert not request["ok"] and "timeout" in request["hint"]

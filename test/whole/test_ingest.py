@@ -316,6 +316,26 @@ def test_one_connection_too_many_is_told_so_and_counted(daemon):
     assert_ledger(running)
 
 
+def test_agents_leave_files_for_the_others(daemon, sidelightd, tmp_path, sink):
+    program = tmp_path / "sidelightd"
+    program.write_text(f'#!/bin/sh\nulimit -n 100\nexec {sidelightd} "$@"\n')
+    program.chmod(0o755)
+    running = daemon(
+        {"exporters": [{"type": "otlp", "endpoint": sink.endpoint}]}, program=str(program)
+    )
+    running.wait_for_line("room for 36 connections")
+    agents = [running.agent(hello=False) for _ in range(100)]
+    agents[0].runs(10)
+    agents[0].flush()
+    assert len(sink.wait_for_spans(10)) == 10
+    assert running.get("/readyz")[0] == 200
+    eventually(
+        lambda: running.metrics()("sidelight_connections_refused_total") == 64, what="the rest"
+    )
+    for agent in agents:
+        agent.close()
+
+
 def test_without_file_descriptors_it_serves_those_it_has_and_does_not_spin(daemon):
     running = daemon()
     pid = running.process.pid

@@ -112,3 +112,12 @@ def test_many_changes_in_a_row_end_at_the_last(daemon, arguments, sink, other):
     eventually(lambda: shows(running, "b"), what="the last configuration")
     assert len({span.span_id for span in sink.wait_for_spans(30)}) == 30
     assert len(sink.spans()) == 30
+
+
+def test_names_without_end_are_refused_in_words(daemon, arguments, sink):
+    running = daemon({"exporters": [otlp("n0", sink)]})
+    for i in range(1, 64):
+        arguments({"exporters": [otlp(f"n{i}", sink)]})
+        running.signal(signal.SIGHUP)
+        eventually(lambda: shows(running, f"n{i}"), what="the change")
+    reload(running, arguments, [otlp("n64", sink)], "n64: could not be started: too many names")
