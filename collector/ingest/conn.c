@@ -226,6 +226,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *b)
 		return;
 	}
 	watch_half_frame(c);
+	heirs_watch(c);
 	if (pipeline_is_full(c->in->pipeline))
 		ingest_pause(c->in);
 	else
@@ -248,6 +249,7 @@ void conn_read(struct conn *c)
 		return;
 	}
 	watch_half_frame(c);
+	heirs_watch(c);
 	if (pipeline_is_full(c->in->pipeline))
 		ingest_pause(c->in);
 	else
@@ -258,6 +260,16 @@ void conn_pause(struct conn *c)
 {
 	if (!c->ended_once)
 		uv_read_stop((uv_stream_t *)&c->pipe);
+}
+
+bool conn_is_silent(const struct conn *c)
+{
+	uv_os_fd_t fd;
+
+	if (uv_fileno((const uv_handle_t *)&c->pipe, &fd) != 0)
+		return false;
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	return poll(&p, 1, 0) == 0;
 }
 
 /* Both directions are closed only when the other end is. */

@@ -26,6 +26,7 @@ enum {
 	WORD_MS = 2000,    // for its parent to tell how it ended, where one said it would
 	WATCHES_MAX = 256, // of one connection
 	ORPHAN_CHECK_MS = 1000,
+	HEIR_CHECK_MS = 5000,
 	ORPHAN_UNSEEN_MS = 60000,    // for a process that can't be seen to come back
 	OWNER_UNSEEN_MS = 3600000,   // or for one that need not come back
 	KEPT_MAX = 64 * 1024 * 1024, // half frames of all connections
@@ -72,7 +73,7 @@ struct ingest {
 	struct door door;
 	struct cgroups *cgroups; // NULL: no memory for them
 	uv_pipe_t listener;
-	uv_timer_t rest, orphans, again;
+	uv_timer_t rest, orphans, heirs, again;
 	struct list_node all, resting, watchers;
 	struct list_node ended; // connections whose runs are to be judged
 	unsigned open;          // connections
@@ -99,6 +100,9 @@ MUST_CHECK bool conn_accept(struct ingest *in);
 /** Reads on, unless it rests or the store lags. */
 void conn_read(struct conn *c);
 void conn_pause(struct conn *c);
+
+/** Whether there is nothing to read now. */
+bool conn_is_silent(const struct conn *c);
 
 /** Lets nothing more be sent: what a client's send took until now is all there is. */
 void conn_shut(struct conn *c);
@@ -181,6 +185,9 @@ void conn_let_go(struct conn *c);
 void orphans_watch(struct ingest *in);
 void orphans_stop(struct ingest *in);
 void on_orphans(uv_timer_t *timer);
+
+/** Looks now and then whether the processes of connections with open runs are there. */
+void heirs_watch(struct conn *c);
 
 /** A connection's process is here, or (bye) has left on purpose. */
 void orphans_note(struct conn *c, bool bye);

@@ -146,8 +146,10 @@ static void init(struct ingest *in, const struct ingest_options *options)
 	uv_pipe_init(options->loop, &in->listener, 0);
 	uv_timer_init(options->loop, &in->rest);
 	uv_timer_init(options->loop, &in->orphans);
+	uv_timer_init(options->loop, &in->heirs);
 	uv_timer_init(options->loop, &in->again);
-	in->listener.data = in->rest.data = in->orphans.data = in->again.data = in;
+	in->listener.data = in->rest.data = in->again.data = in;
+	in->orphans.data = in->heirs.data = in;
 }
 
 static int start_pipeline(struct ingest *in)
@@ -183,11 +185,13 @@ void ingest_free(struct ingest *in)
 	if (in->pipeline)
 		pipeline_free(in->pipeline);
 	uv_handle_t *handles[] = {(uv_handle_t *)&in->listener, (uv_handle_t *)&in->rest,
-	                          (uv_handle_t *)&in->orphans, (uv_handle_t *)&in->again};
+	                          (uv_handle_t *)&in->orphans, (uv_handle_t *)&in->heirs,
+	                          (uv_handle_t *)&in->again};
+	enum { COUNT = sizeof(handles) / sizeof(handles[0]) };
 
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < COUNT; i++)
 		uv_close(handles[i], on_closed);
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < COUNT; i++)
 		while (handles[i]->data)
 			uv_run(in->o.loop, UV_RUN_ONCE);
 	cgroups_free(in->cgroups);

@@ -98,6 +98,46 @@ void orphans_watch(struct ingest *in)
 void orphans_stop(struct ingest *in)
 {
 	uv_timer_stop(&in->orphans);
+	uv_timer_stop(&in->heirs);
+}
+
+/* --- processes whose socket another one holds --- */
+
+static bool has_open_runs(const struct conn *c)
+{
+	for (const struct source *s = c->source; s; s = s->older)
+		if (s->runs > 0)
+			return true;
+	return false;
+}
+
+/* A process that was forked keeps its parent's socket open, so no end of it comes when the parent
+ * dies: what it had open would run for ever. */
+static void on_heirs(uv_timer_t *timer)
+{
+	struct ingest *in = timer->data;
+	unsigned left = 0;
+
+	for (struct list_node *n = in->all.next, *next; n != &in->all; n = next) {
+		struct conn *c = container_of(n, struct conn, in_all);
+		next = n->next;
+		if (c->peer.pid == 0 || !has_open_runs(c))
+			continue;
+		if (!in->full && !peer_is_alive(c->peer.pid, c->peer.start) && conn_is_silent(c))
+			conn_hang_up(c);
+		else
+			left++;
+	}
+	if (left == 0)
+		uv_timer_stop(timer);
+}
+
+void heirs_watch(struct conn *c)
+{
+	uv_timer_t *timer = &c->in->heirs;
+
+	if (!c->in->stopping && !uv_is_active((uv_handle_t *)timer) && has_open_runs(c))
+		uv_timer_start(timer, on_heirs, HEIR_CHECK_MS, HEIR_CHECK_MS);
 }
 
 struct note {

@@ -227,6 +227,36 @@ with sidelight.run("root", kind="agent"):
     assert_ledger(running)
 
 
+def test_a_forked_child_that_holds_the_socket_keeps_nothing_running(daemon):
+    """No end of file comes, for the child has the socket, too; it is no agent itself."""
+    code = """
+import os, socket, struct, sys, msgpack
+def frame(message):
+    body = msgpack.packb(message)
+    return struct.pack(">I", len(body)) + body
+connection = socket.socket(socket.AF_UNIX)
+connection.connect(os.environ["SIDELIGHT_SOCKET"])
+connection.sendall(frame([1, b"r" * 16, 1, 1, {"kind": "agent", "name": "root"}]) + frame([4, 1]))
+connection.recv(100)
+if os.fork() == 0:
+    sys.stdin.read()
+    os._exit(0)
+print(os.getpid(), flush=True)
+os._exit(0)
+"""
+    running = daemon()
+    process = run_small(running, code)
+    try:
+        assert process.wait(10) == 0
+        assert running.span(b"r" * 16)["status"]["code"] == "running"
+        span = eventually(lambda: running.spans(), timeout=15, what="the lost run")[0]
+    finally:
+        process.stdin.close()  # and the child ends
+    assert span["attributes"]["error.type"] == "process_lost"
+    assert f"pid {process.pid} is gone" in span["attributes"]["sidelight.evidence"]
+    assert_ledger(running)
+
+
 def test_sigterm_to_an_agent_in_a_call_leaves_the_call_visible(daemon):
     running = daemon()
     process = run_small(running)
