@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <uv.h>
 #ifdef HAVE_SYSTEMD
 #include <systemd/sd-daemon.h>
@@ -135,10 +136,25 @@ static void on_changed(uv_async_t *async)
 		change(d);
 }
 
+/* A pipe has been read, and another open would hold up the loop; an empty file is one that somebody
+ * is writing. */
+static bool can_read_again(const char *path)
+{
+	struct stat st;
+
+	if (!path || stat(path, &st) < 0) // there is none, or reading tells what is wrong
+		return true;
+	if (S_ISREG(st.st_mode) && st.st_size > 0)
+		return true;
+	log_error("SIGHUP: %s is %s; nothing was changed", path,
+	          S_ISREG(st.st_mode) ? "empty" : "no file that can be read again");
+	return false;
+}
+
 static void change(struct daemon *d)
 {
 	d->change_again = d->changing;
-	if (d->changing)
+	if (d->changing || !can_read_again(d->config->file))
 		return;
 	if (config_load(&d->fresh, d->flags, stderr) < 0) {
 		log_error("SIGHUP: the configuration has errors; nothing was changed");

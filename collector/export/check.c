@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,8 +16,7 @@
 #include "store/store.h"
 
 /* One exporter and signal. */
-struct
-try {
+struct trial {
 	const struct exporter_config *config;
 	enum otlp_signal signal;
 	bool done; // with lock
@@ -26,16 +24,21 @@ try {
 	struct probe probe;
 };
 
+enum { AT_ONCE = 8 }; // a backend that hangs takes its whole timeout
+
 struct check {
-	pthread_t thread;
+	pthread_t threads[AT_ONCE];
+	unsigned started; // threads
 	int abort_fd;
-	atomic_bool aborted;
 	pthread_mutex_t lock;
-	size_t count, done; // done: with lock
-	uint64_t done_ns;   // with lock
+	bool aborted;   // with lock, as what follows
+	size_t begun;   // tries
+	unsigned ended; // threads
+	uint64_t done_ns;
+	size_t count;
 	size_t config_count;
 	struct exporter_config *configs;
-	struct try tries[];
+	struct trial tries[];
 };
 
 /* --- trying --- */
@@ -45,7 +48,7 @@ static void no_tick(void *ctx)
 	// Nothing waits for us.
 }
 
-static void try_one(struct check *c, struct try *t)
+static void try_one(struct check *c, struct trial *t)
 {
 	struct sink_host host = {.abort_fd = c->abort_fd, .tick = no_tick};
 	struct probe probe = {{0}};
@@ -63,17 +66,41 @@ static void try_one(struct check *c, struct try *t)
 	pthread_mutex_unlock(&c->lock);
 }
 
+/* The next one that nobody has begun; NULL: there is none. */
+static struct trial *take_one(struct check *c)
+{
+	pthread_mutex_lock(&c->lock);
+	struct trial *t = c->begun < c->count && !c->aborted ? &c->tries[c->begun++] : NULL;
+	pthread_mutex_unlock(&c->lock);
+	return t;
+}
+
 static void *run(void *arg)
 {
 	struct check *c = arg;
+	struct trial *t;
 
-	for (size_t i = 0; i < c->count && !atomic_load(&c->aborted); i++)
-		try_one(c, &c->tries[i]);
+	while ((t = take_one(c)) != NULL)
+		try_one(c, t);
 	pthread_mutex_lock(&c->lock);
-	c->done = c->count;
-	c->done_ns = clock_mono_ns();
+	if (++c->ended == c->started)
+		c->done_ns = clock_mono_ns();
 	pthread_mutex_unlock(&c->lock);
 	return NULL;
+}
+
+/* One thread is enough: fewer than wanted only take longer. */
+static int start_threads(struct check *c)
+{
+	int err = 0;
+
+	// None counts itself out before all have been counted.
+	pthread_mutex_lock(&c->lock);
+	do
+		err = pthread_create(&c->threads[c->started], NULL, run, c);
+	while (err == 0 && ++c->started < AT_ONCE && c->started < c->count);
+	pthread_mutex_unlock(&c->lock);
+	return c->started > 0 ? 0 : -err;
 }
 
 static int copy_configs(struct check *c, const struct exporter_config *const *list, size_t count)
@@ -96,7 +123,7 @@ static void list_tries(struct check *c)
 		const struct exporter_config *config = &c->configs[i / SIGNAL_COUNT];
 		enum otlp_signal signal = (enum otlp_signal)(i % SIGNAL_COUNT);
 		if (config->type == EXPORTER_OTLP && config->signals & 1u << signal)
-			c->tries[c->count++] = (struct try){.config = config, .signal = signal};
+			c->tries[c->count++] = (struct trial){.config = config, .signal = signal};
 	}
 }
 
@@ -122,7 +149,7 @@ int check_start(struct check **ret, const struct exporter_config *const *list, s
 	int err = c->abort_fd < 0 ? -errno : copy_configs(c, list, count);
 	if (!err) {
 		list_tries(c);
-		err = -pthread_create(&c->thread, NULL, run, c);
+		err = start_threads(c);
 	}
 	if (err) {
 		free_parts(c);
@@ -143,8 +170,9 @@ bool check_is_done(struct check *c, uint64_t *ret_when_ns)
 
 void check_wait(struct check *c)
 {
-	pthread_join(c->thread, NULL);
-	c->thread = 0;
+	for (unsigned i = 0; i < c->started; i++)
+		pthread_join(c->threads[i], NULL);
+	c->started = 0;
 }
 
 void check_free(struct check *c)
@@ -153,11 +181,12 @@ void check_free(struct check *c)
 
 	if (!c)
 		return;
-	atomic_store(&c->aborted, true);
+	pthread_mutex_lock(&c->lock);
+	c->aborted = true;
+	pthread_mutex_unlock(&c->lock);
 	ssize_t n = write(c->abort_fd, &one, sizeof(one));
 	(void)n; // an eventfd that nobody has written takes this
-	if (c->thread)
-		pthread_join(c->thread, NULL);
+	check_wait(c);
 	free_parts(c);
 }
 
@@ -182,7 +211,7 @@ static void write_stage(struct json *j, const char *stage, const struct probe_st
 }
 
 /* What could not be opened has one stage, which failed. */
-static void write_stages(struct json *j, const struct try *t)
+static void write_stages(struct json *j, const struct trial *t)
 {
 	static const char *const names[PROBE_STAGES] = {"resolve", "connect", "tls", "request"};
 	struct probe_step config = {.done = true, .hint = "check the exporter's tls files"};
@@ -197,7 +226,7 @@ static void write_stages(struct json *j, const struct try *t)
 		write_stage(j, names[i], &t->probe.steps[i]);
 }
 
-static void write_try(struct json *j, const struct try *t)
+static void write_try(struct json *j, const struct trial *t)
 {
 	jsonw_object(j);
 	jsonw_key(j, "signal");

@@ -1,8 +1,8 @@
 /* check.h - tries exporters for real, and says what the store holds, how far each exporter is and
  * what was ever lost.
  *
- * A check is one try at each exporter and signal, in a thread of its own and over connections of
- * its own: what is being delivered is not disturbed. The collector and the tool without one use it.
+ * A check is one try at each exporter and signal, several at once, in threads and over connections
+ * of its own: what is being delivered is not disturbed. The collector and the tool without one use it.
  */
 #pragma once
 
@@ -16,7 +16,7 @@
 struct check;
 struct store;
 
-/** Begins to try them, one after the other. Copies what it needs of the list. */
+/** Begins to try them. Copies what it needs of the list. */
 MUST_CHECK int check_start(struct check **ret, const struct exporter_config *const *list,
                            size_t count);
 

@@ -7,6 +7,7 @@ import os
 import pathlib
 import socket
 import subprocess
+import time
 
 import pytest
 
@@ -212,3 +213,14 @@ def test_each_step_that_fails_says_what_to_do(daemon, check, tmp_path):
     assert "No such file or directory" in connect["message"] and "port" not in connect["message"]
     request = stages(document, "silent")["request"]
     assert not request["ok"] and "timeout" in request["hint"]
+
+
+def test_backends_that_hang_are_tried_at_once(daemon, check):
+    with OtlpSink(Answer(hang=True)) as hanging:
+        config = {"exporters": [otlp(f"hangs-{n}", hanging.endpoint) for n in range(8)]}
+        running = daemon(config)
+        began = time.monotonic()
+        code, text = check(running)
+        took = time.monotonic() - began
+    assert code == 1 and text.count("FAILED") == 8
+    assert took < 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
@@ -101,6 +102,23 @@ def test_a_configuration_with_errors_changes_nothing(daemon, arguments, sink):
     assert len(sink.wait_for_spans(5)) == 5
     eventually(lambda: running.metrics()("sidelight_export_pending_spans") == 0, what="settled")
     assert_ledger(running, "a")
+
+
+@pytest.mark.parametrize("what", ["empty", "a pipe"])
+def test_a_file_that_can_not_be_read_again_changes_nothing(daemon, arguments, tmp_path, sink, what):
+    """An editor may be about to write it; a pipe would hold the collector up until somebody does."""
+    running = daemon({"exporters": [otlp("a", sink)]})
+    file = tmp_path / "sidelight.yaml"
+    file.unlink()
+    if what == "empty":
+        file.touch()
+    else:
+        os.mkfifo(file)
+    running.signal(signal.SIGHUP)
+    running.wait_for_line("nothing was changed")
+    send(running, 5)
+    assert len(sink.wait_for_spans(5)) == 5
+    assert running.stop() == 0
 
 
 def test_many_changes_in_a_row_end_at_the_last(daemon, arguments, sink, other):
