@@ -11,35 +11,12 @@
 
 #include "base/buf.h"
 #include "base/json.h"
+#include "core/account.h"
 #include "core/id.h"
 #include "core/kind.h"
 #include "core/metrics.h"
 #include "core/span.h"
 #include "core/usage.h"
-
-/* What is added of one finished span. Text is borrowed. */
-struct account {
-	enum run_kind kind;
-	enum run_status status;
-	uint8_t span_id[8];
-	struct str name; // the span's
-	struct str what; // the tool's or agent's own name
-	struct str provider, model, response_model;
-	bool wraps;         // an LLM run right below it is the same call
-	struct usage usage; // unknown where a run below it reports the same
-	uint64_t end_ns, duration_ns;
-	bool has_first_chunk;
-	uint64_t first_chunk_ns;              // after the start
-	struct str input, output;             // content of a tool; p NULL: not captured
-	struct str error_type, error_message; // p NULL: none
-};
-
-/** Reads what a part of a span says (name, status, attributes) into an account that was zeroed, its
- * usage unknown. */
-void account_scan(struct account *a, struct str span_part);
-
-/** Input and output added up, where a span says no total. */
-void account_total(struct account *a);
 
 /* A share of the tokens, by who got paid for them. */
 struct spend {
