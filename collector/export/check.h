@@ -2,7 +2,8 @@
  * what was ever lost.
  *
  * A check is one try at each exporter and signal, several at once, in threads and over connections
- * of its own: what is being delivered is not disturbed. The collector and the tool without one use it.
+ * of its own: what is being delivered is not disturbed. The collector and the tool without one use
+ * it.
  */
 #pragma once
 
