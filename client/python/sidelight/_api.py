@@ -95,7 +95,7 @@ def configure(
         _resource = dict(resource)
     if isinstance(buffer, int):
         transport.limit = buffer
-    transport.greet(None if socket is None else os.fspath(socket))
+    transport.greet(None if socket is None else os.fsdecode(socket))
 
 
 def flush(timeout: float = 1.0) -> bool:
