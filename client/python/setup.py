@@ -7,10 +7,11 @@ from setuptools import Extension, setup
 
 FAST = Extension(
     "sidelight._fast",
-    ["src/fast.c"],
+    ["src/fast.c", "src/pack.c"],
+    depends=["src/pack.h"],
     py_limited_api=True,
     optional=True,
-    extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra", "-Wno-unused-parameter"],
+    extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra", "-Wno-unused-parameter", "-fvisibility=hidden"],
 )
 # One build for every CPython from 3.10 on; its promises are those of the GIL and of Linux.
 FITS = (

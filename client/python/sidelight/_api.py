@@ -22,6 +22,9 @@ from ._values import absorb, read, text
 from ._version import __version__
 from ._wire import RunId
 
+if "OTEL_RESOURCE_ATTRIBUTES" in os.environ:
+    import urllib.parse  # noqa: F401  # now: see _transport.py on later imports
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_MESSAGE = 16 * 1024  # characters of an error's message
@@ -92,7 +95,7 @@ def configure(
         _resource = dict(resource)
     if isinstance(buffer, int):
         transport.limit = buffer
-    transport.greet(None if socket is None else os.fspath(socket))
+    transport.greet(None if socket is None else os.fsdecode(socket))
 
 
 def flush(timeout: float = 1.0) -> bool:

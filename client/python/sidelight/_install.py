@@ -8,6 +8,7 @@ there. It goes when it has nothing left to wait for.
 from __future__ import annotations
 
 import sys
+from _thread import get_ident
 from importlib import import_module
 from typing import Any
 
@@ -100,6 +101,7 @@ class _Finder:
 
     def __init__(self) -> None:
         self.waits: dict[str, str] = {}
+        self._asking: set[tuple[str, int]] = set()  # which module, on which thread
 
     def wait_for(self, theirs: str, ours: str) -> None:
         self.waits[theirs] = ours
@@ -110,9 +112,14 @@ class _Finder:
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         try:
             self._look()
-            if name not in self.waits:
-                return None
-            spec = _find(name, path, target)
+            asking = (name, get_ident())
+            if name not in self.waits or asking in self._asking:
+                return None  # not ours, or a finder that asks the others as well has come round
+            self._asking.add(asking)
+            try:
+                spec = _find(name, path, target)
+            finally:
+                self._asking.discard(asking)
             return spec if spec is not None and self._listen(name, spec.loader) else None
         except Exception as error:
             absorb(error)

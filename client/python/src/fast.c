@@ -1,480 +1,24 @@
 /* fast.c - the short way of a start or an end: packed and sent in one call that keeps the GIL.
  *
  * It does what _wire.py and _transport.py do, for what is plain and while nothing waits to be
- * sent, and says "not I" to everything else, so it has no rule of its own: its frames are
- * theirs byte for byte. No Python code runs in here, so neither a signal handler, nor a
- * finalizer, nor another thread comes between the look at the queue and the send.
- *
- * A frame is at most MAX_TEXT bytes; so no string in it can be longer than a string may be.
+ * sent, and says "not I" to everything else. No Python code runs in here, so neither a signal
+ * handler, nor a finalizer, nor another thread comes between the look at the queue and the send.
+ * Before Python 3.12 that takes switching the garbage collector off: any allocation may start it.
  */
-#define PY_SSIZE_T_CLEAN
-#define Py_LIMITED_API 0x030A0000
-#include <Python.h>
+#include "pack.h"
+
 #include <structmember.h>
 
 #include <errno.h>
 #include <pthread.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <time.h>
-
-#define MAX_TEXT (64 * 1024)
-#define MAX_DEPTH 8
-#define MAX_NODES 20000
-#define MAX_ATTRS 1000
-#define RUN_ID_BYTES 16
-
-struct out {
-	unsigned char *at;
-	unsigned char *end;
-	Py_ssize_t nodes;
-};
-
-/* Only one call at a time has the GIL, and keeps it as long as it uses this. */
-static unsigned char buffer[MAX_TEXT];
 
 static unsigned forks;
 
 static void count_fork(void)
 {
 	forks++;
-}
-
-/* ---- msgpack ---- */
-
-static bool put(struct out *o, const void *data, size_t size)
-{
-	if ((size_t)(o->end - o->at) < size)
-		return false;
-	memcpy(o->at, data, size);
-	o->at += size;
-	return true;
-}
-
-/* A tag and a big-endian number of that many bytes. */
-static bool put_tagged(struct out *o, unsigned char tag, uint64_t n, int bytes)
-{
-	unsigned char head[9] = {tag};
-
-	for (int i = bytes; i > 0; i--, n >>= 8)
-		head[i] = (unsigned char)n;
-	return put(o, head, (size_t)bytes + 1);
-}
-
-static bool put_byte(struct out *o, uint64_t byte)
-{
-	unsigned char c = (unsigned char)byte;
-
-	return put(o, &c, 1);
-}
-
-static bool put_uint(struct out *o, uint64_t n)
-{
-	if (n < 0x80)
-		return put_byte(o, n);
-	if (n <= UINT8_MAX)
-		return put_tagged(o, 0xcc, n, 1);
-	if (n <= UINT16_MAX)
-		return put_tagged(o, 0xcd, n, 2);
-	if (n <= UINT32_MAX)
-		return put_tagged(o, 0xce, n, 4);
-	return put_tagged(o, 0xcf, n, 8);
-}
-
-static bool put_int(struct out *o, int64_t n)
-{
-	if (n >= 0)
-		return put_uint(o, (uint64_t)n);
-	if (n >= -32)
-		return put_byte(o, (uint64_t)n);
-	if (n >= INT8_MIN)
-		return put_tagged(o, 0xd0, (uint64_t)n, 1);
-	if (n >= INT16_MIN)
-		return put_tagged(o, 0xd1, (uint64_t)n, 2);
-	if (n >= INT32_MIN)
-		return put_tagged(o, 0xd2, (uint64_t)n, 4);
-	return put_tagged(o, 0xd3, (uint64_t)n, 8);
-}
-
-static bool put_long(struct out *o, PyObject *value)
-{
-	int overflow = 0;
-	int64_t n = PyLong_AsLongLongAndOverflow(value, &overflow);
-
-	if (!overflow)
-		return put_int(o, n);
-	if (overflow < 0)
-		return false;
-	uint64_t u = PyLong_AsUnsignedLongLong(value);
-	return !PyErr_Occurred() && put_uint(o, u);
-}
-
-static bool put_float(struct out *o, PyObject *value)
-{
-	double d = PyFloat_AsDouble(value);
-	uint64_t bits = 0;
-
-	memcpy(&bits, &d, sizeof(bits));
-	return put_tagged(o, 0xcb, bits, 8);
-}
-
-static bool put_text(struct out *o, PyObject *value)
-{
-	Py_ssize_t size = 0;
-	const char *utf8 = PyUnicode_AsUTF8AndSize(value, &size);
-	size_t n = (size_t)size;
-	bool fits = false;
-
-	if (!utf8 || n > MAX_TEXT)
-		return false; // a lone surrogate, or too long
-	if (n < 32)
-		fits = put_byte(o, 0xa0 | n);
-	else if (n <= UINT8_MAX)
-		fits = put_tagged(o, 0xd9, n, 1);
-	else if (n <= UINT16_MAX)
-		fits = put_tagged(o, 0xda, n, 2);
-	return fits && put(o, utf8, n);
-}
-
-static bool put_bytes(struct out *o, PyObject *value)
-{
-	char *data = NULL;
-	Py_ssize_t size = 0;
-
-	if (PyBytes_AsStringAndSize(value, &data, &size) < 0 || size > UINT16_MAX)
-		return false;
-	bool fits = size <= UINT8_MAX ? put_tagged(o, 0xc4, (uint64_t)size, 1)
-	                              : put_tagged(o, 0xc5, (uint64_t)size, 2);
-	return fits && put(o, data, (size_t)size);
-}
-
-/* The head of an array or a map: `fix` is its tag for up to 15 elements, `tag` for up to 65535. */
-static bool put_head(struct out *o, unsigned fix, unsigned char tag, Py_ssize_t count)
-{
-	o->nodes += count;
-	if (count > UINT16_MAX || o->nodes > MAX_NODES)
-		return false;
-	return count < 16 ? put_byte(o, fix | (uint64_t)count)
-	                  : put_tagged(o, tag, (uint64_t)count, 2);
-}
-
-static bool put_value(struct out *o, PyObject *value, int depth);
-
-/* ---- LangChain's messages, as _messages.py words them ---- */
-
-enum { ROLE, CONTENT, NAME, TOOL_CALLS, TOOL_CALL_ID, INVALID_TOOL_CALLS, ID, ARGS, WORDS };
-
-static PyObject *words[WORDS];
-static const char *const word_names[WORDS] = {"role",       "content",      "name",
-                                              "tool_calls", "tool_call_id", "invalid_tool_calls",
-                                              "id",         "args"};
-
-#define MAX_KNOWN 16
-
-static struct known {
-	PyTypeObject *type;
-	PyObject *role;
-} known[MAX_KNOWN];
-static int known_count;
-
-static bool is_true(PyObject *value)
-{
-	return value && PyObject_IsTrue(value) == 1;
-}
-
-/* Looks only into what is plain, whose truth and length no Python code tells. */
-static bool is_plain_or_none(PyObject *value)
-{
-	return !value || value == Py_None || PyUnicode_CheckExact(value) ||
-	       PyList_CheckExact(value);
-}
-
-static bool put_calls(struct out *o, PyObject *calls, int depth)
-{
-	Py_ssize_t count = PyList_Size(calls);
-
-	for (Py_ssize_t i = 0; depth < MAX_DEPTH && i < count; i++) {
-		static const int order[] = {ID, NAME, ARGS};
-		PyObject *call = PyList_GetItem(calls, i);
-
-		if (!PyDict_CheckExact(call) || !put_head(o, 0x80, 0xde, 3))
-			return false;
-		for (int k = 0; k < 3; k++) {
-			PyObject *value = PyDict_GetItemWithError(call, words[order[k]]);
-
-			if (!put_text(o, words[order[k]]) ||
-			    !put_value(o, value ? value : Py_None, depth + 1))
-				return false;
-		}
-	}
-	return depth < MAX_DEPTH;
-}
-
-static bool put_all_calls(struct out *o, PyObject *calls, PyObject *broken, int depth)
-{
-	calls = is_true(calls) ? calls : NULL;
-	broken = is_true(broken) ? broken : NULL;
-	if (depth >= MAX_DEPTH || (calls && !PyList_CheckExact(calls)) ||
-	    (broken && !PyList_CheckExact(broken)))
-		return false;
-	Py_ssize_t count = (calls ? PyList_Size(calls) : 0) + (broken ? PyList_Size(broken) : 0);
-	return put_text(o, words[TOOL_CALLS]) && put_head(o, 0x90, 0xdc, count) &&
-	       (!calls || put_calls(o, calls, depth + 1)) &&
-	       (!broken || put_calls(o, broken, depth + 1));
-}
-
-static bool put_held(struct out *o, PyObject *held, PyObject *role, int depth)
-{
-	PyObject *value[WORDS];
-	unsigned char *head = o->at;
-	unsigned char count = 2;
-
-	for (int w = 0; w < WORDS; w++) {
-		value[w] = PyDict_GetItemWithError(held, words[w]);
-		if (w != CONTENT && !is_plain_or_none(value[w]))
-			return false;
-	}
-	if (!value[CONTENT] || !put_byte(o, 0x80) || !put_text(o, words[ROLE]) ||
-	    !put_text(o, role) || !put_text(o, words[CONTENT]) ||
-	    !put_value(o, value[CONTENT], depth))
-		return false;
-	if (is_true(value[NAME])) {
-		if (!put_text(o, words[NAME]) || !put_value(o, value[NAME], depth))
-			return false;
-		count++;
-	}
-	if (is_true(value[TOOL_CALLS]) || is_true(value[INVALID_TOOL_CALLS])) {
-		if (!put_all_calls(o, value[TOOL_CALLS], value[INVALID_TOOL_CALLS], depth))
-			return false;
-		count++;
-	}
-	if (is_true(value[TOOL_CALL_ID])) {
-		if (!put_text(o, words[TOOL_CALL_ID]) || !put_value(o, value[TOOL_CALL_ID], depth))
-			return false;
-		count++;
-	}
-	*head = 0x80 | count;
-	o->nodes += count;
-	return true;
-}
-
-/* An object of a type that know() was told of; its dict is read without its own code. */
-static bool put_message(struct out *o, PyObject *message, int depth)
-{
-	PyObject *role = NULL;
-
-	for (int i = 0; i < known_count && !role; i++)
-		role = known[i].type == Py_TYPE(message) ? known[i].role : NULL;
-	PyObject *held = role ? PyObject_GenericGetDict(message, NULL) : NULL;
-	bool done = held && PyDict_CheckExact(held) && put_held(o, held, role, depth);
-
-	Py_XDECREF(held);
-	return done;
-}
-
-static PyObject *fast_know(PyObject *module, PyObject *args)
-{
-	PyObject *type = NULL;
-	PyObject *role = NULL;
-
-	if (!PyArg_ParseTuple(args, "O!O!", &PyType_Type, &type, &PyUnicode_Type, &role))
-		return NULL;
-	if (known_count < MAX_KNOWN) { // the others are left to Python
-		Py_INCREF(type);
-		Py_INCREF(role);
-		known[known_count++] = (struct known){(PyTypeObject *)type, role};
-	}
-	Py_RETURN_NONE;
-}
-
-static bool put_list(struct out *o, PyObject *list, int depth)
-{
-	bool is_list = PyList_CheckExact(list);
-	Py_ssize_t count = is_list ? PyList_Size(list) : PyTuple_Size(list);
-
-	if (!put_head(o, 0x90, 0xdc, count))
-		return false;
-	for (Py_ssize_t i = 0; i < count; i++) {
-		PyObject *item = is_list ? PyList_GetItem(list, i) : PyTuple_GetItem(list, i);
-
-		if (!put_value(o, item, depth))
-			return false;
-	}
-	return true;
-}
-
-static bool put_map(struct out *o, PyObject *map, int depth)
-{
-	PyObject *key = NULL;
-	PyObject *value = NULL;
-	Py_ssize_t at = 0;
-
-	if (!put_head(o, 0x80, 0xde, PyDict_Size(map)))
-		return false;
-	while (PyDict_Next(map, &at, &key, &value))
-		if (!PyUnicode_CheckExact(key) || !put_text(o, key) || !put_value(o, value, depth))
-			return false;
-	return true;
-}
-
-/* `depth` is the number of containers around the value, a message's fields not counted. */
-static bool put_value(struct out *o, PyObject *value, int depth)
-{
-	if (PyUnicode_CheckExact(value))
-		return put_text(o, value);
-	if (value == Py_None)
-		return put_byte(o, 0xc0);
-	if (PyBool_Check(value))
-		return put_byte(o, value == Py_True ? 0xc3 : 0xc2);
-	if (PyLong_CheckExact(value))
-		return put_long(o, value);
-	if (PyFloat_CheckExact(value))
-		return put_float(o, value);
-	if (PyBytes_CheckExact(value))
-		return put_bytes(o, value);
-	if (depth >= MAX_DEPTH)
-		return false;
-	if (PyDict_CheckExact(value))
-		return put_map(o, value, depth + 1);
-	if (PyList_CheckExact(value) || PyTuple_CheckExact(value))
-		return put_list(o, value, depth + 1);
-	return put_message(o, value, depth + 1);
-}
-
-/* ---- The fields of a start and of an end ---- */
-
-enum form { TEXT, RUN, ANY, TEXTS, TEXT_OR_TEXTS, MAP };
-
-/* In the order of the protocol's tables. */
-static struct field {
-	const char *name;
-	enum form form;
-	PyObject *key;
-} fields_of_start[] = {{"kind", TEXT, NULL},        {"name", TEXT, NULL},     {"parent", RUN, NULL},
-                       {"traceparent", TEXT, NULL}, {"session", TEXT, NULL},  {"user", TEXT, NULL},
-                       {"model", TEXT, NULL},       {"provider", TEXT, NULL}, {"input", ANY, NULL},
-                       {"tags", TEXTS, NULL},       {"attrs", MAP, NULL},     {NULL, ANY, NULL}},
-  fields_of_end[] = {{"input", ANY, NULL},
-                     {"output", ANY, NULL},
-                     {"usage", MAP, NULL},
-                     {"model", TEXT, NULL},
-                     {"finish", TEXT_OR_TEXTS, NULL},
-                     {"error", ANY, NULL},
-                     {"attrs", MAP, NULL},
-                     {NULL, ANY, NULL}};
-
-static bool is_texts(PyObject *value)
-{
-	bool is_list = PyList_CheckExact(value);
-
-	if (!is_list && !PyTuple_CheckExact(value))
-		return false;
-	Py_ssize_t count = is_list ? PyList_Size(value) : PyTuple_Size(value);
-	for (Py_ssize_t i = 0; i < count; i++) {
-		PyObject *item = is_list ? PyList_GetItem(value, i) : PyTuple_GetItem(value, i);
-
-		if (!PyUnicode_CheckExact(item))
-			return false;
-	}
-	return true;
-}
-
-static bool is_run_id(PyObject *value)
-{
-	static const char zero[RUN_ID_BYTES];
-
-	return PyBytes_CheckExact(value) && PyBytes_Size(value) == RUN_ID_BYTES &&
-	       memcmp(PyBytes_AsString(value), zero, RUN_ID_BYTES) != 0;
-}
-
-static bool has_form(PyObject *value, enum form form)
-{
-	switch (form) {
-	case TEXT:
-		return PyUnicode_CheckExact(value);
-	case RUN:
-		return is_run_id(value);
-	case TEXTS:
-		return is_texts(value);
-	case TEXT_OR_TEXTS:
-		return PyUnicode_CheckExact(value) || is_texts(value);
-	case MAP:
-		return PyDict_CheckExact(value) && PyDict_Size(value) <= MAX_ATTRS;
-	case ANY:
-		return true;
-	}
-	return false;
-}
-
-/* Left out: None, and lists and maps that have nothing to say. */
-static bool is_absent(PyObject *value, enum form form)
-{
-	if (value == Py_None)
-		return true;
-	return (form == MAP && PyDict_CheckExact(value) && PyDict_Size(value) == 0) ||
-	       (form == TEXTS && PyList_CheckExact(value) && PyList_Size(value) == 0);
-}
-
-static bool put_fields(struct out *o, PyObject *fields, const struct field *table)
-{
-	unsigned char *head = o->at;
-	unsigned char count = 0;
-	Py_ssize_t found = 0;
-
-	if (!PyDict_CheckExact(fields) || !put_byte(o, 0x80))
-		return false;
-	for (const struct field *f = table; f->name; f++) {
-		PyObject *value = PyDict_GetItemWithError(fields, f->key);
-
-		found += value != NULL;
-		if (!value || is_absent(value, f->form))
-			continue;
-		if (!has_form(value, f->form) || !put_text(o, f->key) || !put_value(o, value, 0))
-			return false;
-		count++;
-	}
-	*head = 0x80 | count;
-	o->nodes += count;
-	return found == PyDict_Size(fields) && o->nodes <= MAX_NODES;
-}
-
-/* Packs a start (1) or an end (2) into the buffer. Returns its size, or 0: not plain. */
-static size_t build(int kind, PyObject *run_id, int64_t unix_ns, int64_t mono_ns, PyObject *fields)
-{
-	struct out o = {buffer + 4, buffer + MAX_TEXT, 0};
-	const struct field *table = kind == 1 ? fields_of_start : fields_of_end;
-	bool fits = (kind == 1 || kind == 2) &&
-	            (PyUnicode_CheckExact(run_id) || PyBytes_CheckExact(run_id)) &&
-	            put_byte(&o, 0x95) && put_byte(&o, (uint64_t)kind) &&
-	            put_value(&o, run_id, 0) && put_int(&o, unix_ns) && put_int(&o, mono_ns) &&
-	            put_fields(&o, fields, table);
-
-	PyErr_Clear();
-	if (!fits)
-		return 0;
-	size_t size = (size_t)(o.at - buffer);
-	uint32_t body = (uint32_t)size - 4;
-	for (int i = 3; i >= 0; i--, body >>= 8)
-		buffer[i] = (unsigned char)body;
-	return size;
-}
-
-static PyObject *fast_pack(PyObject *module, PyObject *args)
-{
-	int kind = 0;
-	PyObject *run_id = NULL;
-	PyObject *fields = NULL;
-	long long unix_ns = 0;
-	long long mono_ns = 0;
-
-	if (!PyArg_ParseTuple(args, "iOLLO", &kind, &run_id, &unix_ns, &mono_ns, &fields))
-		return NULL;
-	size_t size = build(kind, run_id, unix_ns, mono_ns, fields);
-	if (!size)
-		Py_RETURN_NONE;
-	return PyBytes_FromStringAndSize((const char *)buffer, (Py_ssize_t)size);
 }
 
 /* ---- A connection ---- */
@@ -505,9 +49,9 @@ static int64_t now_ns(clockid_t clock)
 
 /* What the kernel did not take goes into the queue; without memory for that, the connection is
  * given up, since half a frame can't be taken back. */
-static void keep_rest(struct lane *lane, size_t size, Py_ssize_t written)
+static void keep_rest(struct lane *lane, const unsigned char *data, size_t size, Py_ssize_t written)
 {
-	PyObject *frame = PyBytes_FromStringAndSize((const char *)buffer, (Py_ssize_t)size);
+	PyObject *frame = PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)size);
 	PyObject *done = frame ? PyObject_CallMethod(lane->queue, "append", "O", frame) : NULL;
 
 	if (done)
@@ -519,6 +63,23 @@ static void keep_rest(struct lane *lane, size_t size, Py_ssize_t written)
 	PyErr_Clear();
 }
 
+static bool report(struct lane *lane, int kind, PyObject *run_id, PyObject *fields)
+{
+	const unsigned char *frame = NULL;
+	size_t size = pack_run(kind, run_id, now_ns(CLOCK_REALTIME), now_ns(CLOCK_MONOTONIC),
+	                       fields, &frame);
+
+	if (!size)
+		return false;
+	ssize_t written = send(lane->fd, frame, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (written <= 0)
+		return false; // whoever tries next finds out why
+	lane->sent = 1;
+	if ((size_t)written < size)
+		keep_rest(lane, frame, size, written);
+	return true;
+}
+
 /* report(kind, run_id, fields): True when the event is on its way. */
 static PyObject *lane_report(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
@@ -528,20 +89,16 @@ static PyObject *lane_report(PyObject *self, PyObject *const *args, Py_ssize_t c
 		PyErr_SetString(PyExc_TypeError, "report(kind, run_id, fields)");
 		return NULL;
 	}
+	int kind = (int)PyLong_AsLong(args[0]);
+	if (kind == -1 && PyErr_Occurred())
+		return NULL;
 	if (!is_clear(lane))
 		Py_RETURN_FALSE;
-	int kind = (int)PyLong_AsLong(args[0]);
-	size_t size =
-		build(kind, args[1], now_ns(CLOCK_REALTIME), now_ns(CLOCK_MONOTONIC), args[2]);
-	if (!size)
-		Py_RETURN_FALSE;
-	ssize_t written = send(lane->fd, buffer, size, MSG_DONTWAIT | MSG_NOSIGNAL);
-	if (written <= 0)
-		Py_RETURN_FALSE; // whoever tries next finds out why
-	lane->sent = 1;
-	if ((size_t)written < size)
-		keep_rest(lane, size, written);
-	Py_RETURN_TRUE;
+	int collects = PyGC_Disable();
+	bool sent = report(lane, kind, args[1], args[2]);
+	if (collects)
+		PyGC_Enable();
+	return PyBool_FromLong(sent);
 }
 
 /* send(data, counts): appends the bytes sent; 0 or an errno. It works in any state. */
@@ -631,13 +188,47 @@ static PyType_Spec lane_spec = {.name = "sidelight._fast.Lane",
 
 /* ---- The module ---- */
 
+static PyObject *fast_know(PyObject *module, PyObject *args)
+{
+	PyObject *type = NULL;
+	PyObject *role = NULL;
+
+	if (!PyArg_ParseTuple(args, "O!O!", &PyType_Type, &type, &PyUnicode_Type, &role))
+		return NULL;
+	(void)pack_know((PyTypeObject *)type, role); // the others are left to Python
+	Py_RETURN_NONE;
+}
+
+static PyObject *fast_pack(PyObject *module, PyObject *args)
+{
+	int kind = 0;
+	PyObject *run_id = NULL;
+	PyObject *fields = NULL;
+	long long unix_ns = 0;
+	long long mono_ns = 0;
+
+	if (!PyArg_ParseTuple(args, "iOLLO", &kind, &run_id, &unix_ns, &mono_ns, &fields))
+		return NULL;
+	const unsigned char *frame = NULL;
+	int collects = PyGC_Disable();
+	size_t size = pack_run(kind, run_id, unix_ns, mono_ns, fields, &frame);
+	if (collects)
+		PyGC_Enable();
+	if (!size)
+		Py_RETURN_NONE;
+	return PyBytes_FromStringAndSize((const char *)frame, (Py_ssize_t)size);
+}
+
 static bool is_for_langsmith(PyObject *name)
 {
-	Py_ssize_t size = 0;
-	const char *utf8 = PyUnicode_AsUTF8AndSize(name, &size);
+	static const char prefix[] = "ls_";
 
-	PyErr_Clear();
-	return utf8 && size >= 3 && memcmp(utf8, "ls_", 3) == 0;
+	if (PyUnicode_GetLength(name) < 3)
+		return false;
+	for (Py_ssize_t i = 0; i < 3; i++)
+		if (PyUnicode_ReadChar(name, i) != (Py_UCS4)prefix[i])
+			return false;
+	return true;
 }
 
 /* context(metadata, attrs, skipped): copies to attrs the scalars that have other names. */
@@ -676,20 +267,9 @@ static PyMethodDef module_methods[] = {
 static struct PyModuleDef module_def = {
 	PyModuleDef_HEAD_INIT, "_fast", NULL, -1, module_methods, NULL, NULL, NULL, NULL};
 
-static bool name_fields(struct field *table)
-{
-	for (struct field *f = table; f->name; f++)
-		if (!(f->key = PyUnicode_InternFromString(f->name)))
-			return false;
-	return true;
-}
-
 PyMODINIT_FUNC PyInit__fast(void)
 {
-	for (int w = 0; w < WORDS; w++)
-		if (!(words[w] = PyUnicode_InternFromString(word_names[w])))
-			return NULL;
-	if (!name_fields(fields_of_start) || !name_fields(fields_of_end))
+	if (pack_init())
 		return NULL;
 	if (pthread_atfork(NULL, NULL, count_fork))
 		return PyErr_NoMemory();

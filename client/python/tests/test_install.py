@@ -82,6 +82,34 @@ def test_the_finder_goes_when_all_have_come(libraries):
     assert len(libraries) == 2
 
 
+class AsksTheOthers:
+    """A finder like ours: it asks all finders but itself."""
+
+    depth = deepest = 0
+
+    def find_spec(self, name, path=None, target=None):
+        self.depth += 1
+        self.deepest = max(self.deepest, self.depth)
+        try:
+            specs = (f.find_spec(name, path, target) for f in list(sys.meta_path) if f is not self)
+            return next(filter(None, specs), None)
+        finally:
+            self.depth -= 1
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_beside_a_finder_that_asks_the_others_too(libraries, first):
+    other = AsksTheOthers()
+    sys.meta_path.insert(0, other)
+    assert sidelight.install() == ["fake", "other"]
+    if first:
+        sys.meta_path.insert(0, sys.meta_path.pop(sys.meta_path.index(other)))
+    import otherlib  # noqa: F401
+
+    assert libraries == [("otherlib", True)]
+    assert other.deepest <= 2
+
+
 def test_a_library_that_is_on_its_way_already(libraries, tmp_path):
     (tmp_path / "fakelib" / "core.py").write_text("import sidelight\nsidelight.install()\nready = True\n")
     import fakelib.core  # noqa: F401

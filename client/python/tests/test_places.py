@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pathlib
 import subprocess
 import sys
 import uuid
@@ -133,9 +134,10 @@ def test_what_the_process_was_told_wrongly_is_ignored(collector, monkeypatch):
     assert "traceparent" not in collector.wait_for_count(2)[0][4]
 
 
-def test_the_environment_names_the_socket_that_was_configured(fresh, tmp_path):
+@pytest.mark.parametrize("form", [str, pathlib.Path, os.fsencode])
+def test_the_environment_names_the_socket_that_was_configured(fresh, tmp_path, form):
     assert sidelight.environ()["SIDELIGHT_SOCKET"] == os.environ["SIDELIGHT_SOCKET"]
-    sidelight.configure(socket=str(tmp_path / "other.sock"))
+    sidelight.configure(socket=form(str(tmp_path / "other.sock")))
     assert sidelight.environ()["SIDELIGHT_SOCKET"] == str(tmp_path / "other.sock")
     assert os.environ["SIDELIGHT_SOCKET"] == str(tmp_path / "s.sock")
 

@@ -1,6 +1,7 @@
 """Starts and ends of just now, on both ways: what the part in C sends is what Python would, and
 nothing is lost, doubled or out of order where one way meets the other."""
 
+import gc
 import os
 import random
 import signal
@@ -52,6 +53,7 @@ START = {
     "attrs": {"a": 1, "b": 0.5, "c": True, "d": None, "e": b"bytes", "f": ("tuple", 1)},
 }
 END = {
+    "input": "asked",
     "output": {"text": "y"},
     "usage": {"input_tokens": 3},
     "model": "m",
@@ -70,6 +72,7 @@ def test_a_start_and_an_end_are_the_same():
     assert_same(1, dict.fromkeys(START))
     assert_same(2, {"usage": {}, "attrs": {}, "output": "", "error": {}})
     assert_same(1, {"tags": [], "attrs": {}, "name": ""})
+    assert_same(1, {"tags": ()})
 
 
 @pytest.mark.parametrize("power", [5, 7, 8, 15, 16, 31, 32, 63, 64])
@@ -227,6 +230,68 @@ def test_messages_that_are_not_plain_are_left_to_python():
     del empty.__dict__["content"]
     for one in (Mine("x"), odd, deep, empty, core.HumanMessage("\ud800"), core.ChatMessage("x", role="r")):
         assert fast.pack(1, RUN, 1, 1, {"input": [one]}) is None
+
+
+class Comparing(str):
+    """A key that runs Python code when it is looked for."""
+
+    seen: list = []
+    __hash__ = str.__hash__
+
+    def __eq__(self, other):
+        self.seen.append(other)
+        fast.pack(2, b"another, in here", 1, 1, {"output": "overwritten"})
+        return False
+
+
+def test_no_code_of_a_key_runs_meanwhile():
+    said = next(m for m in messages() if getattr(m, "tool_calls", None))
+    said.tool_calls.append({Comparing("id"): 1})
+    assert fast.pack(1, RUN, 1, 1, {"input": [said, "the rest"]}) is None
+    said = next(iter(messages()))
+    said.__dict__[Comparing("role")] = 1
+    assert fast.pack(1, RUN, 1, 1, {"input": said}) is None
+    assert fast.pack(1, RUN, 1, 1, {Comparing("kind"): "llm"}) is None
+    assert Comparing.seen == []
+
+
+def test_no_finalizer_runs_meanwhile():
+    class Garbage:
+        def __del__(self):
+            ran.append(inside)
+
+    ran, inside, before = [], False, gc.get_threshold()
+    fields = {"input": "\ud800"}  # raises, inside
+    gc.disable()
+    try:
+        garbage = Garbage()
+        garbage.itself = garbage
+        del garbage
+        gc.set_threshold(1)
+        inside = True
+        gc.enable()
+        assert fast.pack(1, RUN, 1, 1, fields) is None
+        assert gc.isenabled()
+        inside = False
+    finally:
+        gc.set_threshold(*before)
+        gc.enable()
+    gc.collect()
+    assert ran == [False]
+
+
+def test_a_string_that_is_too_long_is_not_copied():
+    long = "é" * 1_000_000
+    size = sys.getsizeof(long)
+    assert fast.pack(1, RUN, 1, 1, {"input": long}) is None
+    assert sys.getsizeof(long) == size  # it would keep its UTF-8
+
+
+def test_a_long_key_is_left_to_python():
+    said = next(iter(messages()))
+    for size in (256, 257):
+        by_c, by_python = both(1, {"input": [said, {"k" * size: 1}]})
+        assert by_c == (by_python if size == 256 else None)
 
 
 def test_metadata_are_the_same(monkeypatch):
@@ -493,6 +558,8 @@ def test_nothing_of_the_host_changes(tmp_path, there):
 def test_nothing_is_imported_once_it_works(tmp_path):
     """A child of a fork in another thread's import would wait for ever for that import's lock."""
     code = "import sys, msgpack\n" + WORK
+    code = "import os\nos.environ['OTEL_RESOURCE_ATTRIBUTES'] = 'a=b%20c'\n" + code
+    code = "import sys\nsys.modules.pop('urllib.parse', None)\n" + code  # an editable install needs it
     code += "before = set(sys.modules)\nwork()\nsidelight.flush(5)\nprint(*(set(sys.modules) - before))"
     with Recorder(tmp_path / "s.sock"):
         assert in_a_process(code, tmp_path / "s.sock").split() == []
