@@ -206,6 +206,8 @@ static int show(struct ps *p)
 		qsort(p->rows, p->count, sizeof(*p->rows), by_start);
 		render(p);
 	}
+	if (p->trace_count == TRACES_MAX)
+		complain("only the newest %d requests are looked at", TRACES_MAX);
 	int code = cmd_finish(p->c, err);
 	if (code == EXIT_OK && p->count == 0) {
 		complain("nothing runs");

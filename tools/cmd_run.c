@@ -48,6 +48,7 @@ static const char help[] =
 struct run {
 	const char *name, *socket_flag;
 	bool is_auto, each, quiet;
+	bool is_deaf; // the collector, who was waited for long enough
 	char **argv;
 	char *socket; // the collector's; NULL: none
 	struct private_dir dir;
@@ -245,7 +246,7 @@ static void end_root(struct run *r, const char *type, const char *message,
 
 	if (!r->each)
 		(void)sidelight_end(r->sl, &r->root, &end);
-	(void)sidelight_flush(r->sl, ACK_MS);
+	(void)sidelight_flush(r->sl, r->is_deaf ? 0 : ACK_MS);
 }
 
 static void tell_end(struct run *r)
@@ -397,9 +398,13 @@ static void accompany(struct run *r)
 	// Its root is to end after all else: what was said until now is read by the time that we
 	// hear that what we say next has been.
 	(void)poll(NULL, 0, READ_MS);
-	(void)sidelight_flush(r->sl, ACK_MS);
+	r->is_deaf = sidelight_flush(r->sl, ACK_MS) < 0;
 	tell_end(r);
-	if (!r->quiet && !r->each)
+	if (r->quiet || r->each)
+		return;
+	if (r->is_deaf)
+		complain("the collector does not answer: nothing to show");
+	else
 		report(r);
 }
 

@@ -390,6 +390,17 @@ def test_a_closed_stderr_is_not_a_file_of_ours(cli, one_request):
 # --- what runs ------------------------------------------------------------------------------
 
 
+def test_ps_says_that_more_requests_run_than_it_shows(cli, daemon):
+    running = daemon()
+    with running.agent() as agent:
+        for n in range(1001):
+            agent.start(kind="agent", name=f"a{n}")
+        agent.flush()
+        shown = cli("ps")
+        assert len(lines(shown)) == 1 + 1000
+        assert shown.stderr == b"sidelight: only the newest 1000 requests are looked at\n"
+
+
 def test_ps_lists_what_runs_oldest_first(cli, daemon):
     running = daemon()
     now = time.time_ns()

@@ -427,6 +427,22 @@ def test_a_run_goes_on_over_a_restart_of_the_collector(start, daemon):
     assert "agent slow" in shown
 
 
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+def test_a_collector_that_falls_silent_is_waited_for_once(start, daemon, number):
+    running = daemon()
+    process = start("--", "sh", "-c", "echo ready; read line; exit 6")
+    assert process.stdout.readline() == "ready\n"
+    running.signal(number)
+    began = time.monotonic()
+    try:
+        _, shown = process.communicate("\n", timeout=60)
+    finally:
+        if number == signal.SIGSTOP:
+            running.signal(signal.SIGCONT)
+    assert time.monotonic() - began < 3.5  # it is given 2 s
+    assert process.returncode == 6 and "the collector does not answer" in shown
+
+
 # --- its collector --------------------------------------------------------------------------
 
 
@@ -494,6 +510,14 @@ def test_auto_keeps_the_environments_own_sitecustomize(run, tmp_path):
     code = "import os, sitecustomize, sys; print(os.environ['OWN'], sitecustomize.__file__)"
     done = run("--quiet", "--auto", *python(code), env={"PYTHONPATH": str(own)})
     assert done.stdout.split() == [str(own / "sitecustomize.py")] * 2
+
+
+def test_auto_within_auto_keeps_it_too(run, tmp_path, tool):
+    (tmp_path / "sitecustomize.py").write_text("print('own')\n")
+    inner = ["--", tool, "run", "--quiet", "--auto"]
+    code = "import sys; print('sidelight' in sys.modules)"
+    done = run("--quiet", "--auto", *inner, *python(code), env={"PYTHONPATH": str(tmp_path)})
+    assert (done.stdout.split(), done.stderr) == (["own", "True"], "")
 
 
 def test_auto_is_harmless_where_there_is_no_sidelight(run):

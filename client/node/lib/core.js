@@ -5,7 +5,7 @@
 
 const { constants } = require('node:os');
 const clock = require('./clock.js');
-const { text } = require('./pack.js');
+const { hasFields, text } = require('./pack.js');
 const { Transport } = require('./transport.js');
 const wire = require('./wire.js');
 const { version } = require('../package.json');
@@ -66,7 +66,7 @@ function hello() {
 /** Says who this process is, where the collector is, and how many bytes may wait for it. */
 const configure = guarded(({ service, resource, socket, buffer } = {}) => {
   if (service !== undefined) identity.service = text(service);
-  if (typeof resource === 'object' && resource !== null) identity.resource = { ...resource };
+  if (hasFields(resource)) identity.resource = { ...resource };
   if (buffer >= 0) transport.limit = Number(buffer);
   transport.greet(socket === undefined ? undefined : text(socket));
 });

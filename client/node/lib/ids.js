@@ -37,7 +37,7 @@ function hex64(h) {
 
 /** A run id's 16 bytes, as the collector takes them. */
 function bytesOf(runId) {
-  if (typeof runId !== 'string') return runId;
+  if (typeof runId !== 'string') return Buffer.from(runId);
   if (UUID.test(runId)) return Buffer.from(runId.replaceAll('-', ''), 'hex');
   const text = Buffer.from(runId);
   return Buffer.from(hex64(hash64(1n, text)) + hex64(hash64(2n, text)), 'hex');

@@ -379,7 +379,7 @@ class Packer {
 
   /** A message's attributes, with what was cut from all its fields at their end. */
   attrs(given) {
-    const attrs = given ?? {};
+    const attrs = hasFields(given) ? given : {};
     let keys = said(attrs, Object.keys(attrs));
     let from = attrs;
     if (keys.some(isOdd)) {
@@ -476,6 +476,11 @@ function nameOf(proto) {
   return `<${typeof name === 'string' && name ? name.slice(0, 100) : 'object'}>`;
 }
 
+/** Whether it has fields by name; those of a list, a text or an array of bytes are its items. */
+function hasFields(value) {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) && !ArrayBuffer.isView(value);
+}
+
 /** The value as a string, whatever it is. */
 function text(value) {
   if (typeof value === 'string') return value;
@@ -486,4 +491,4 @@ function text(value) {
   }
 }
 
-module.exports = { Beginning, MAX_FRAME, MAX_NODES, MAX_TEXT, OVER, Packer, clip, text };
+module.exports = { Beginning, MAX_FRAME, MAX_NODES, MAX_TEXT, OVER, Packer, clip, hasFields, text };

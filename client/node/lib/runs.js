@@ -3,8 +3,11 @@
 // Runs as an agent's own code reports them, and which one is around a piece of code.
 
 const { AsyncLocalStorage } = require('node:async_hooks');
+const { types } = require('node:util');
 const { newRunId, spanIdOf, traceIdIn, traceIdOf } = require('./ids.js');
 const { endRun, errorOf, guarded, runEvent, startRun } = require('./core.js');
+const { hasFields } = require('./pack.js');
+const { runId } = require('./wire.js');
 
 const FIELDS = new Set(['kind', 'model', 'provider', 'session', 'user', 'input', 'tags', 'parent', 'traceparent']);
 const RESULTS = new Set(['output', 'usage', 'model', 'finish', 'error']);
@@ -81,11 +84,11 @@ class Run {
   /** Sets output, usage, model, finish or error; every other name is an attribute. */
   set(fields) {
     try {
-      for (const name of Object.keys(fields)) {
+      for (const name of hasFields(fields) ? Object.keys(fields) : []) {
         (RESULTS.has(name) ? this.results : this.attrs)[name] = fields[name];
       }
     } catch {
-      // not an object, or one that can't be read
+      // an object that can't be read
     }
     return this;
   }
@@ -112,18 +115,19 @@ class Run {
 
 /** What a caller names as the parent: a run, or the id of one. */
 const parentOf = guarded((given) => {
-  if (given === undefined || given === null || given instanceof Run) return given ?? undefined;
-  return { id: given, trace: traceIdOf(given) };
+  if (given instanceof Run) return given;
+  const id = runId(given);
+  return id === undefined ? undefined : { id, trace: traceIdOf(id) };
 });
 
 /** The options as fields of a start: those that the protocol doesn't know are attributes. */
 function split(options) {
   const fields = { kind: 'other', attrs: {} };
   try {
-    for (const name of Object.keys(options ?? {})) {
+    for (const name of hasFields(options) ? Object.keys(options) : []) {
       const value = options[name];
       if (FIELDS.has(name)) fields[name] = value;
-      else if (name === 'attrs' && typeof value === 'object') Object.assign(fields.attrs, value);
+      else if (name === 'attrs' && hasFields(value)) Object.assign(fields.attrs, value);
       else fields.attrs[name] = value;
     }
   } catch {
@@ -150,14 +154,17 @@ function within(run, work, ...args) {
   }
 }
 
+const isThenable = guarded((result) => typeof result?.then === 'function', false);
+
 /** Ends the run with what came back: at once, or when a promise settles. */
 function finish(run, result, keep) {
-  if (typeof result?.then !== 'function') {
+  if (!isThenable(result)) {
     if (keep) keepOutput(run, result);
     run.end();
     return result;
   }
-  return result.then(
+  // The then() of what is no promise need not return one.
+  return (types.isPromise(result) ? result : Promise.resolve(result)).then(
     (value) => {
       if (keep) keepOutput(run, value);
       run.end();

@@ -5,7 +5,7 @@
 // Keys come in the order of the protocol's tables, absent fields are left out, and a frame is
 // never longer than MAX_FRAME. A frame is borrowed: the next one may overwrite it.
 
-const { MAX_FRAME, MAX_NODES, MAX_TEXT, OVER, Packer, clip, text } = require('./pack.js');
+const { MAX_FRAME, MAX_NODES, MAX_TEXT, OVER, Packer, clip, hasFields, text } = require('./pack.js');
 
 const VERSION = 1;
 const MAX_NAME = 1024; // bytes of an event's name and of a run id in text
@@ -73,7 +73,7 @@ function fields(packer, table, given, withAttrs) {
 }
 
 function hasKeys(attrs) {
-  return typeof attrs === 'object' && attrs !== null && Object.keys(attrs).length > 0;
+  return hasFields(attrs) && Object.keys(attrs).length > 0;
 }
 
 // Each writes one field, and says whether it did.
@@ -124,7 +124,7 @@ function id(packer, name, field) {
 /** 16 bytes or a text; anything else is none. */
 function runId(given) {
   if (typeof given === 'string') {
-    return given.length > 0 && Buffer.byteLength(given) <= MAX_NAME ? given : undefined;
+    return given.length > 0 && given.length <= MAX_NAME && Buffer.byteLength(given) <= MAX_NAME ? given : undefined;
   }
   const good = given instanceof Uint8Array && given.length === 16 && given.some((byte) => byte !== 0);
   return good ? given : undefined;

@@ -3,7 +3,7 @@
 // Functions whose every call is a run: plain ones, async ones, and generators of both kinds.
 
 const { guarded } = require('./core.js');
-const { Beginning, MAX_TEXT } = require('./pack.js');
+const { Beginning, MAX_TEXT, hasFields } = require('./pack.js');
 const { LEFT, Run, current, finish, keepOutput, within } = require('./runs.js');
 
 const MAX_ITEMS = 1000; // of what a generator yields
@@ -40,28 +40,37 @@ class Gathered {
 function wrapper(kind) {
   return function wrap(fn, options = {}) {
     if (typeof fn !== 'function') return fn;
-    const { name = fn.name || kind, ...more } = copy(options) ?? {};
+    const { name = nameOf(fn) || kind, ...more } = copy(options) ?? {};
     const begin = (args) => new Run(name, { kind, input: inputOf(args), ...more });
-    const lazy = GENERATORS.has(Object.prototype.toString.call(fn));
+    const lazy = isGenerator(fn);
     function wrapped(...args) {
-      if (lazy) return iterate(fn.apply(this, args), () => begin(args));
+      if (lazy) return iterate(Reflect.apply(fn, this, args), () => begin(args));
       const run = begin(args);
-      return finish(run, within(run, () => fn.apply(this, args)), true);
+      return finish(run, within(run, () => Reflect.apply(fn, this, args)), true);
     }
     return alike(wrapped, fn);
   };
 }
 
-const copy = guarded((options) => ({ ...options }));
+const copy = guarded((options) => (hasFields(options) ? { ...options } : {}));
 
 function inputOf(args) {
   return args.length > 1 ? args : args[0];
 }
 
+const isGenerator = guarded((fn) => GENERATORS.has(Object.prototype.toString.call(fn)), false);
+const nameOf = guarded((fn) => fn.name);
+
+// What is a function's own in a way that can't be handed on.
+const PRIVATE = new Set(['arguments', 'caller', 'prototype']);
+
+/** The function with the name, the length and whatever else was put on the other one. */
 function alike(wrapped, fn) {
-  for (const key of ['name', 'length']) {
-    Object.defineProperty(wrapped, key, { value: fn[key], configurable: true });
-  }
+  guarded(() => {
+    for (const key of Reflect.ownKeys(fn)) {
+      if (!PRIVATE.has(key)) Object.defineProperty(wrapped, key, Object.getOwnPropertyDescriptor(fn, key));
+    }
+  })();
   return wrapped;
 }
 

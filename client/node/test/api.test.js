@@ -147,6 +147,52 @@ test('wrapped functions keep their name, this, arguments and result', async () =
   assert.equal(runs.answer.end.output, 'why!');
 });
 
+test('what was put on a function is on the wrapped one', () => {
+  const schema = { type: 'object' };
+  const wrapped = sidelight.tool(Object.assign(() => 1, { schema }));
+  assert.equal(wrapped.schema, schema);
+  const { proxy, revoke } = Proxy.revocable(() => 1, {});
+  revoke();
+  assert.equal(typeof sidelight.tool(proxy), 'function');
+});
+
+test('a result that is only like a promise is awaited like one', async () => {
+  const late = { then: (use) => void setTimeout(use, 1, 'late') };
+  assert.equal(await sidelight.span('late', () => late), 'late');
+  const broken = {
+    get then() {
+      throw new Error('then');
+    },
+  };
+  assert.equal(sidelight.span('broken', () => broken), broken);
+  const { late: run } = await reported();
+  assert.equal(run.ends, 1);
+});
+
+test('the bytes of a run id are a parent, and what is none is left out', async () => {
+  const bytes = new Uint8Array(16).fill(0xab);
+  assert.equal(sidelight.span('child', { parent: bytes }).traceId, 'ab'.repeat(16));
+  for (const parent of [{}, '', 7, 'x'.repeat(5000)]) {
+    const run = sidelight.span('root', { parent });
+    assert.equal(run.traceId, hex(run.id));
+  }
+});
+
+test('a text and a list of bytes have no fields', async () => {
+  const many = 'x'.repeat(2e6);
+  const before = process.cpuUsage();
+  for (const odd of [many, Buffer.from(many), [1, 2]]) {
+    sidelight.configure({ resource: odd });
+    sidelight.span(`odd ${odd.constructor.name}`, odd).set(odd).event('e', odd);
+    sidelight.tool(() => 1, odd)();
+  }
+  const { user, system } = process.cpuUsage(before);
+  assert.ok(user + system < 1e6, `${user + system} µs`);
+  assert.equal(await sidelight.flush(5000), true);
+  const odd = onlyRuns(recorder.messages).filter(([, , , , fields]) => fields.name?.startsWith?.('odd'));
+  assert.deepEqual(odd.map(([, , , , { attrs }]) => attrs), [undefined, undefined, undefined]);
+});
+
 test('a generator is a run from its first step to its end, and its body is inside of it', async () => {
   const numbers = sidelight.chain(function* numbers(count) {
     for (let i = 0; i < count; i++) {

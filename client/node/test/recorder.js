@@ -8,7 +8,15 @@ const os = require('node:os');
 const path = require('node:path');
 const { decode, encode } = require('@msgpack/msgpack');
 
-const temporary = () => fs.mkdtempSync(path.join(os.tmpdir(), 'sidelight-node-'));
+const made = [];
+
+/** A directory that goes with this process. */
+function temporary() {
+  made.push(fs.mkdtempSync(path.join(os.tmpdir(), 'sidelight-node-')));
+  return made.at(-1);
+}
+
+process.on('exit', () => made.forEach((directory) => fs.rmSync(directory, { recursive: true, force: true })));
 
 function unpack(frame) {
   return decode(frame.subarray(4), { useBigInt64: true });

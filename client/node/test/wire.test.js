@@ -13,6 +13,9 @@ const VECTORS = path.join(__dirname, '..', '..', '..', 'proto', 'vectors', 'good
 // Frames that a client may send, but this one has no way to say.
 const UNSAID = new Set([
   'hello-empty', // we always say which version we speak
+  'hello-owner', // a process tells of its own runs
+  'start-gather', // and leaves it to the tool to run a command
+  'end-input', // an input is known when a run starts
   'start-nil-fields',
   'start-empty-texts', // an empty parent is left out
   'start-other-order',
