@@ -24,6 +24,7 @@
 enum {
 	EXIT_CANNOT_RUN = 126, // env(1)'s codes
 	EXIT_NOT_FOUND = 127,
+	HEARD_MS = 300, // for the root to be known before what is beneath it: the command waits
 	ACK_MS = 2000,
 	SETTLE_MS = 3000, // for what the command left open to be judged
 	NAP_MS = 20,
@@ -212,7 +213,7 @@ static void open_root(struct run *r)
 	(void)sidelight_start(r->sl, &r->root, &root);
 	free(line);
 	set_traceparent(r, above);
-	(void)sidelight_flush(r->sl, ACK_MS);
+	(void)sidelight_flush(r->sl, HEARD_MS);
 }
 
 static void set_up(struct run *r)

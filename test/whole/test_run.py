@@ -443,6 +443,20 @@ def test_a_collector_that_falls_silent_is_waited_for_once(start, daemon, number)
     assert process.returncode == 6 and "the collector does not answer" in shown
 
 
+def test_a_collector_that_is_silent_from_the_start_hardly_holds_the_command_up(start, daemon):
+    running = daemon()
+    running.signal(signal.SIGSTOP)
+    began = time.monotonic()
+    process = start("--quiet", "--", "echo", "ready")
+    try:
+        assert process.stdout.readline() == "ready\n"
+        took = time.monotonic() - began
+        process.communicate(timeout=60)
+    finally:
+        running.signal(signal.SIGCONT)
+    assert process.returncode == 0 and took < 1.5  # 0.3 s, and what a busy machine takes
+
+
 # --- its collector --------------------------------------------------------------------------
 
 
