@@ -8,6 +8,7 @@
 
 const { clock, endRun, errorOf, guarded, runEvent, startRun } = require('./core.js');
 const { Beginning, MAX_TEXT } = require('./pack.js');
+const { REQUEST } = require('./request.js');
 const { answer, anyMessage, conversation, found, isAgent, lastWords, nameOf } = require('./messages.js');
 const { known, parentWithin, place, reported } = require('./runs.js');
 
@@ -27,19 +28,6 @@ const PROMPT = {
 };
 const NO_ATTRS = new Set([...SESSION, ...Object.keys(PROMPT), 'user_id', 'checkpoint_ns', 'langgraph_checkpoint_ns']);
 const SCALARS = new Set(['string', 'number', 'boolean']);
-
-const REQUEST = {
-  temperature: 'gen_ai.request.temperature',
-  top_p: 'gen_ai.request.top_p',
-  top_k: 'gen_ai.request.top_k',
-  max_tokens: 'gen_ai.request.max_tokens',
-  max_completion_tokens: 'gen_ai.request.max_tokens',
-  max_output_tokens: 'gen_ai.request.max_tokens',
-  frequency_penalty: 'gen_ai.request.frequency_penalty',
-  presence_penalty: 'gen_ai.request.presence_penalty',
-  seed: 'gen_ai.request.seed',
-  stop: 'gen_ai.request.stop_sequences',
-};
 
 // The text of streams that haven't ended, by run id, oldest first.
 const partials = new Map();

@@ -4,18 +4,8 @@
 // chunk by chunk.
 
 const { Beginning, MAX_TEXT } = require('./pack.js');
+const { REQUEST } = require('./request.js');
 
-const REQUEST = {
-  temperature: 'gen_ai.request.temperature',
-  top_p: 'gen_ai.request.top_p',
-  max_tokens: 'gen_ai.request.max_tokens',
-  max_completion_tokens: 'gen_ai.request.max_tokens',
-  max_output_tokens: 'gen_ai.request.max_tokens',
-  frequency_penalty: 'gen_ai.request.frequency_penalty',
-  presence_penalty: 'gen_ai.request.presence_penalty',
-  seed: 'gen_ai.request.seed',
-  stop: 'gen_ai.request.stop_sequences',
-};
 const MAX_CALLS = 128; // tool calls of one answer
 const MAX_CHOICES = 128;
 

@@ -28,6 +28,7 @@ from ._api import (
     run_event,
     start_run,
 )
+from ._request import REQUEST
 from ._values import MAX_TEXT, read
 
 MAX_PARTS = 256  # texts and tool calls of one streamed answer
@@ -35,21 +36,6 @@ MAX_RAW = 1 << 20  # bytes of a raw response that are parsed to see what it says
 MAX_SHAPES = 1024  # classes of answers: parse() makes one for each of the caller's models
 MAX_FRAMES = 32  # how far out a framework that reports the same call is looked for
 
-REQUEST = {
-    "temperature": "gen_ai.request.temperature",
-    "top_p": "gen_ai.request.top_p",
-    "top_k": "gen_ai.request.top_k",
-    "max_tokens": "gen_ai.request.max_tokens",
-    "max_completion_tokens": "gen_ai.request.max_tokens",
-    "max_output_tokens": "gen_ai.request.max_tokens",
-    "frequency_penalty": "gen_ai.request.frequency_penalty",
-    "presence_penalty": "gen_ai.request.presence_penalty",
-    "seed": "gen_ai.request.seed",
-    "stop": "gen_ai.request.stop_sequences",
-    "stop_sequences": "gen_ai.request.stop_sequences",
-    "n": "gen_ai.request.choice.count",
-    "dimensions": "gen_ai.embeddings.dimension.count",
-}
 _ATOMS = frozenset({str, int, float, bool, type(None)})
 
 

@@ -45,6 +45,7 @@ from ._messages import (
     name_of,
     size_of_calls,
 )
+from ._request import REQUEST
 from ._values import absorb, read, text
 
 try:
@@ -71,23 +72,8 @@ _PLACE = ("checkpoint_ns", "langgraph_checkpoint_ns")
 _NO_ATTRS = frozenset((*_SESSION, *dict(_PROMPT), *_PLACE, "user_id"))  # nor ls_…
 _SCALARS = frozenset({str, int, float, bool})
 
-_REQUEST = {
-    "temperature": "gen_ai.request.temperature",
-    "top_p": "gen_ai.request.top_p",
-    "top_k": "gen_ai.request.top_k",
-    "max_tokens": "gen_ai.request.max_tokens",
-    "max_completion_tokens": "gen_ai.request.max_tokens",
-    "max_output_tokens": "gen_ai.request.max_tokens",
-    "frequency_penalty": "gen_ai.request.frequency_penalty",
-    "presence_penalty": "gen_ai.request.presence_penalty",
-    "seed": "gen_ai.request.seed",
-    "stop": "gen_ai.request.stop_sequences",
-}
-
-
 # What a run ends with that is told to stop.
 _STOPPED = frozenset({"CancelledError", "GeneratorExit"})
-
 
 # Messages that the part in C can read by itself.
 _READ = frozenset((HumanMessage, AIMessage, AIMessageChunk, SystemMessage, ToolMessage))
@@ -170,10 +156,10 @@ def _request(metadata: dict[str, Any], asked: dict[str, Any], fields: dict[str, 
     for name in _MODEL_SETTINGS:
         value = get(name)
         if value is not None:
-            attrs[_REQUEST[name[3:]]] = value
+            attrs[REQUEST[name[3:]]] = value
     for name, value in asked.items():
-        if name in _REQUEST and value is not None:
-            attrs[_REQUEST[name]] = value
+        if name in REQUEST and value is not None:
+            attrs[REQUEST[name]] = value
     fields["model"] = get("ls_model_name") or asked.get("model") or asked.get("model_name")
     fields["provider"] = get("ls_provider")
 

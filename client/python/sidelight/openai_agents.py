@@ -15,7 +15,8 @@ from hashlib import blake2b
 from typing import Any, Callable, NamedTuple, Optional
 
 from ._api import Run, end_run, error_of, guarded, start_run
-from ._calls import REQUEST, outer_reports, plain
+from ._calls import outer_reports, plain
+from ._request import REQUEST
 from ._values import read, text
 from .openai_client import _Responses, _turn
 
