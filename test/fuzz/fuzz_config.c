@@ -22,7 +22,7 @@ static char *read_and_print(const char *text, size_t len)
 	struct faults f = {.out = errors, .file = "fuzz.yaml"};
 
 	assert(keys_default(false, &c) == 0);
-	config_read(&c, text, len, &f);
+	config_read(&c, text, len, config_read_document, &f);
 	fclose(errors);
 	assert((f.count > 0) == (said_len > 0));
 	for (size_t i = 0; i < c.exporter_count; i++)
