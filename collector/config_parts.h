@@ -19,7 +19,7 @@ enum {
 	CONFIG_PATH_MAX = 192,         // "exporters[12].headers.KEY", as shown
 	CONFIG_QUOTE_MAX = 96,         // a user's text inside a message
 	CONFIG_RULE_MAX = 160,         // value_rule()
-	PRICE_DECIMALS = 6,
+	PRICE_DECIMALS = 6,            // in the file of prices
 	SOCKET_PATH_MAX = 107,         // sun_path without its terminator
 };
 
@@ -185,6 +185,7 @@ MUST_CHECK int keys_default(bool exporter, void *base);
 struct yaml_document_s;
 typedef void config_document_fn(struct config *c, struct yaml_document_s *doc, struct faults *f);
 config_document_fn config_read_document;
+config_document_fn config_read_prices; // the file of them
 
 /** Reads one YAML text into the config, which holds the defaults. Faults are the result. */
 void config_read(struct config *c, const char *text, size_t len, config_document_fn *fn,

@@ -52,7 +52,7 @@ void read_models(struct reader *r, const struct entry *e)
 	}
 }
 
-static void read_document(struct config *c, yaml_document_t *doc, struct faults *f)
+void config_read_prices(struct config *c, struct yaml_document_s *doc, struct faults *f)
 {
 	struct reader r = {doc, c, f};
 	struct scope top = {"prices", "", &c->prices};
@@ -106,6 +106,6 @@ void read_prices(struct reader *r, const struct entry *e)
 	if (wrong)
 		fault(r->faults, &e->at, "%s, must be a file that can be read", wrong);
 	else
-		config_read_file(c, c->prices_file, &e->at, read_document, r->faults);
+		config_read_file(c, c->prices_file, &e->at, config_read_prices, r->faults);
 	r->faults->file = config;
 }

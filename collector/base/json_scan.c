@@ -143,8 +143,10 @@ bool json_number(struct str value, double *ret)
 {
 	char text[32], *end;
 
+	if (value.len == 0 || value.len >= sizeof(text))
+		return false;
 	// strtod() would take "inf" and " 1" as well
-	if (value.len == 0 || value.len >= sizeof(text) || !memchr("-0123456789", value.p[0], 11))
+	if (value.p[0] != '-' && (value.p[0] < '0' || value.p[0] > '9'))
 		return false;
 	memcpy(text, value.p, value.len);
 	text[value.len] = '\0';

@@ -111,8 +111,7 @@ static int add_usage(struct request *q, const struct account *a, const struct pr
 	keep(provider, sizeof(provider), a->provider);
 	keep(model, sizeof(model), or (a->model, a->response_model));
 	usage_add(&q->usage, &a->usage);
-	int64_t cost =
-		price_cost(prices, a->provider, a->model, a->response_model, &a->usage);
+	int64_t cost = price_cost(prices, a->provider, a->model, a->response_model, &a->usage);
 	cost_add(&q->cost, cost);
 	q->calls_without_cost += cost < 0;
 	struct spend *spend = find_spend(q, provider, model);

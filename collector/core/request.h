@@ -75,8 +75,8 @@ int request_set_root(struct request *q, const struct span_record *root, const st
 /** Writes the observation's members that its root's span doesn't hold. meta: service provider model
  * prompt_tokens completion_tokens total_tokens cached_tokens reasoning_tokens tokens_estimated
  * cost currency calls_without_cost llm_calls llm_calls_without_usage tool_call_count span_count
- * slowest {name kind span_id latency_ms} created_at. content: user_message agent_response tool_calls [{name input output
- * latency_ms error}]. */
+ * slowest {name kind span_id latency_ms} created_at. content: user_message agent_response
+ * tool_calls [{name input output latency_ms error}]. */
 void request_observe(const struct request *q, const struct price_list *prices, uint64_t created_ns,
                      struct buf *meta, struct buf *content);
 

@@ -61,9 +61,9 @@ static void what_is_wrong_is_said_of_the_file_of_prices(void **state)
 		{MODEL("output: []"), "1:39: models[0].output: is a list" PRICE_RULE},
 		{MODEL("ouput: 1"), "1:31: models[0].ouput: unknown key, did you mean 'output'?"},
 		{MODEL("input: 1"), "1:31: models[0].input: duplicate key, first on line 1"},
-		{"models: [{model: 'a*b', input: 1}]",
-	         "1:18: models[0].model: 'a*b' has a * that is not its end, must be a model's name, "
-	         "or how it begins and a *"},
+		{"models: [{model: 'a*b', input: 1}]", "1:18: models[0].model: 'a*b' has a * that "
+	                                               "is not its end, must be a model's name, "
+	                                               "or how it begins and a *"},
 		{"models: [{input: 1}]", "1:10: models[0]: has no model, must have one"},
 		{"models: [{model: m}]", "1:10: models[0]: has no input, must have one"},
 		{"models: [m]", "1:10: models[0]: is text, must be a mapping"},
@@ -73,8 +73,9 @@ static void what_is_wrong_is_said_of_the_file_of_prices(void **state)
 		{"cached_input: 1",
 	         "1:1: cached_input: unknown key, did you mean 'models[].cached_input'?"},
 		{"http: 1", "1:1: http: unknown key, must be one of currency, models"},
-		{"currency: sixteen letters!", "1:11: currency: 'sixteen letters!' is too long, must be "
-	                                      "text of 1 to 15 bytes"},
+		{"currency: sixteen letters!",
+	         "1:11: currency: 'sixteen letters!' is too long, must be "
+	         "text of 1 to 15 bytes"},
 		{"[]", "1:1: the file is a list, must be a mapping"},
 		{"", "1:9: prices: is an empty file, must be a file that can be read"},
 		{"# none\n", "1:1: the file is empty, must be a mapping"},
@@ -107,8 +108,9 @@ static void a_file_that_is_not_there_is_said_of_the_configuration(void **state)
 		{"prices: ''", "1:9: prices: '' is empty, must be a path of 1 to 4000 bytes"},
 		{"prices: {models: []}", "1:9: prices: is a mapping, must be a path of 1 to 4000 "
 	                                 "bytes"},
-		{"currency: USD", "1:1: currency: unknown key, must be one of service, ingest, store, "
-	                          "capture, spans, exporters, http, prices"},
+		{"currency: USD",
+	         "1:1: currency: unknown key, must be one of service, ingest, store, "
+	         "capture, spans, exporters, http, prices"},
 	};
 
 	REFUSES_ALL(bad);
@@ -178,7 +180,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(prices_are_read, setup),
 		cmocka_unit_test_setup(what_is_wrong_is_said_of_the_file_of_prices, setup),
-		cmocka_unit_test_setup(a_file_that_is_not_there_is_said_of_the_configuration, setup),
+		cmocka_unit_test_setup(a_file_that_is_not_there_is_said_of_the_configuration,
+	                               setup),
 		cmocka_unit_test_setup(faults_of_both_files_are_said_at_once, setup),
 		cmocka_unit_test_setup(there_is_a_bound, setup),
 		cmocka_unit_test_setup(the_file_is_found_beside_the_configuration, setup),

@@ -16,7 +16,7 @@ static struct price prices[] = {
 	{T("big"), T("azure"), 10 * M, 20 * M, PRICE_NONE, PRICE_NONE},
 	{T("big*"), NULL, 2500000, 10 * M, 1250000, 3750000},
 	{T("vec"), NULL, 20000, PRICE_NONE, PRICE_NONE, PRICE_NONE},
-	{T("gold"), NULL, M * M, M * M, PRICE_NONE, PRICE_NONE},
+	{T("gold"), NULL, M *M, M *M, PRICE_NONE, PRICE_NONE},
 	{T("fine"), NULL, 1, 1, PRICE_NONE, PRICE_NONE},
 	{T("free"), NULL, 0, 0, PRICE_NONE, PRICE_NONE},
 	{T("*"), T("local"), 0, 0, PRICE_NONE, PRICE_NONE},

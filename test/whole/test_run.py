@@ -340,7 +340,8 @@ def test_the_bill_has_the_cost_where_it_is_known(run, tmp_path):
     lines = run("--name", "travel", *python(AGENT)).stderr.splitlines()
     assert "tokens 15→7   $0.0290   " in lines[0]
     assert lines[-1].startswith("2 LLM calls   1 tool call   tokens 15→7   $0.0290   ")
-    lines = run(*python(AGENT.replace('"again", kind="llm", model="gpt-4o"', '"again", kind="llm", model="o"'))).stderr.splitlines()
+    unlisted = AGENT.replace('"again", kind="llm", model="gpt-4o"', '"again", kind="llm", model="o"')
+    lines = run(*python(unlisted)).stderr.splitlines()
     assert lines[-1].startswith("2 LLM calls   1 tool call   tokens 15→7   $0.0220+   ")
 
 
