@@ -38,37 +38,48 @@ static int read_all(FILE *in, struct buf *out)
 	return buf_error(out) == -ENOSPC ? -EFBIG : buf_error(out);
 }
 
-static void read_file(struct config *c, const struct config_flags *flags, struct faults *f)
+void config_read_file(struct config *c, const char *path, const struct place *at,
+                      config_document_fn *fn, struct faults *f)
 {
-	struct place at = {0};
-	const char *path = find_file(flags, &at.path);
 	struct buf text;
+	FILE *in = fopen(path, "re");
 	int rc;
 
-	if (!path)
-		return;
-	FILE *in = fopen(path, "re");
 	if (!in) {
-		f->no_memory = errno == ENOMEM;
-		if (!f->no_memory)
-			fault(f, &at, "%s: %s, must be a file that can be read", path,
+		f->no_memory = f->no_memory || errno == ENOMEM;
+		if (errno != ENOMEM)
+			fault(f, at, "%s: %s, must be a file that can be read", path,
 			      strerror(errno));
 		return;
 	}
 	buf_init(&text, CONFIG_FILE_MAX);
 	rc = read_all(in, &text);
 	(void)fclose(in); // read only: there is nothing to lose
-	f->file = path;
-	c->file = strdup(path);
-	if (!c->file || rc == -ENOMEM)
+	if (rc == -ENOMEM) {
 		f->no_memory = true;
-	else if (rc == -EFBIG)
-		fault(f, &at, "%s: is too large, must be at most 1MiB", path);
-	else if (rc != 0)
-		fault(f, &at, "%s: %s, must be a file that can be read", path, strerror(-rc));
-	else
-		config_read(c, text.data ? (const char *)text.data : "", text.len, f);
+	} else if (rc == -EFBIG) {
+		fault(f, at, "%s: is too large, must be at most 1MiB", path);
+	} else if (rc != 0) {
+		fault(f, at, "%s: %s, must be a file that can be read", path, strerror(-rc));
+	} else {
+		f->file = path;
+		config_read(c, text.data ? (const char *)text.data : "", text.len, fn, f);
+	}
 	buf_deinit(&text);
+}
+
+static void read_file(struct config *c, const struct config_flags *flags, struct faults *f)
+{
+	struct place at = {0};
+	const char *path = find_file(flags, &at.path);
+
+	if (!path)
+		return;
+	c->file = strdup(path);
+	if (c->file)
+		config_read_file(c, path, &at, config_read_document, f);
+	else
+		f->no_memory = true;
 }
 
 /* Sets a key to what a flag or variable says. */
@@ -238,5 +249,7 @@ void config_free(struct config *c)
 	free(c->group);
 	free(c->data_dir);
 	free(c->http_host);
+	free(c->prices_file);
+	price_list_deinit(&c->prices);
 	*c = (struct config){0};
 }

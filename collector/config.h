@@ -14,6 +14,7 @@
 #include "base/err.h"
 #include "base/signals.h"
 #include "core/kind.h"
+#include "core/price.h"
 
 enum exporter_type { EXPORTER_CONSOLE, EXPORTER_OTLP };
 enum console_format { CONSOLE_PRETTY, CONSOLE_JSON };
@@ -92,6 +93,9 @@ struct config {
 	char *http_host;    // a literal loopback address unless the user chose otherwise
 	uint16_t http_port; // 0: any free one
 	bool http_enabled;  // "off" switches TCP off; the Unix socket stays
+	// prices
+	char *prices_file; // absolute; NULL: none
+	struct price_list prices;
 };
 
 /** Reads everything that says how to run.

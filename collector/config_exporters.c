@@ -22,7 +22,7 @@ void read_signals(struct reader *r, const struct entry *e, struct exporter_confi
 	}
 }
 
-static yaml_node_t *find_value(struct reader *r, const yaml_node_t *map, const char *name)
+yaml_node_t *find_value(struct reader *r, const yaml_node_t *map, const char *name)
 {
 	for (yaml_node_pair_t *p = first_pair(map); p < end_pair(map); p++) {
 		yaml_node_t *key = yaml_document_get_node(r->doc, p->key);

@@ -139,7 +139,26 @@ const struct key config_keys[] = {
          .help = "Where `/metrics`, health and the API answer over TCP; port 0 takes a free one. "
                  "`off` leaves them on the Unix socket alone."},
 
-	{"prices", KEY_LATER},
+	{"prices", KEY_PRICES, FIELD(config, prices_file), .min = 1, .max = 4000,
+         .def_shown = "none",
+         .help = "File of what models cost. A relative path begins at the configuration's "
+                 "directory."},
+	{"prices.currency", KEY_TEXT, FIELD(price_list, currency), .min = 1, .max = 15,
+         .def_shown = "none", .help = "What the prices are in, `USD` for one."},
+	{"prices.models", KEY_MODELS, .max = CAP_PRICES, .def_shown = "none",
+         .help = "The first that matches a call is its price."},
+	{"prices.models[].model", KEY_MODEL, FIELD(price, model), .min = 1, .max = 255,
+         .def_shown = "required", .help = "The model that was asked for, or that answered."},
+	{"prices.models[].provider", KEY_TEXT, FIELD(price, provider), .min = 1, .max = 255,
+         .def_shown = "any", .help = "As the metrics call it."},
+	{"prices.models[].input", KEY_PRICE, FIELD(price, input), .max = PRICE_MAX,
+         .def_shown = "required", .help = "Of a million input tokens."},
+	{"prices.models[].output", KEY_PRICE, FIELD(price, output), .max = PRICE_MAX,
+         .def_shown = "none", .help = "Of a million output tokens, those of reasoning too."},
+	{"prices.models[].cached_input", KEY_PRICE, FIELD(price, cached_input), .max = PRICE_MAX,
+         .def_shown = "`input`", .help = "Of a million input tokens that came from a cache."},
+	{"prices.models[].cache_write", KEY_PRICE, FIELD(price, cache_write), .max = PRICE_MAX,
+         .def_shown = "`input`", .help = "Of a million input tokens that went to a cache."},
 };
 
 const size_t config_key_count = sizeof(config_keys) / sizeof(*config_keys);
@@ -169,7 +188,13 @@ const struct key *key_find(const char *section, const char *name)
 
 bool key_is_exporters(const struct key *k)
 {
-	return strchr(k->path, '[') != NULL;
+	return strncmp(k->path, "exporters[", strlen("exporters[")) == 0;
+}
+
+/* Whether it is a key of the file of prices. */
+static bool is_of_prices(const char *path)
+{
+	return strncmp(path, "prices.", strlen("prices.")) == 0;
 }
 
 bool key_is_for(const struct key *k, enum exporter_type type)
@@ -238,6 +263,7 @@ const char *key_suggest(const char *section, const char *name)
 {
 	const char *best = NULL;
 	size_t best_distance = strlen(name) / 3 + 1; // a third may be wrong
+	bool in_prices = strncmp(section, "prices", strlen("prices")) == 0;
 
 	for (size_t i = 0; i < config_key_count; i++) {
 		const char *own = key_name(&config_keys[i], section);
@@ -252,8 +278,9 @@ const char *key_suggest(const char *section, const char *name)
 	// right, and in the wrong section
 	for (size_t i = 0; !best && i < config_key_count; i++) {
 		if (config_keys[i].kind != KEY_LATER &&
+		    is_of_prices(config_keys[i].path) == in_prices &&
 		    strcmp(last_part(config_keys[i].path), name) == 0)
-			best = config_keys[i].path;
+			best = config_keys[i].path + (in_prices ? strlen("prices.") : 0);
 	}
 	return best;
 }

@@ -19,8 +19,11 @@ enum {
 	CONFIG_PATH_MAX = 192,         // "exporters[12].headers.KEY", as shown
 	CONFIG_QUOTE_MAX = 96,         // a user's text inside a message
 	CONFIG_RULE_MAX = 160,         // value_rule()
+	PRICE_DECIMALS = 6,            // in the file of prices
 	SOCKET_PATH_MAX = 107,         // sun_path without its terminator
 };
+
+#define PRICE_MAX (1000000ull * 1000000) // a million, with its decimals
 
 enum key_kind {
 	// what has other keys or values below it
@@ -28,6 +31,7 @@ enum key_kind {
 	KEY_EXPORTERS,
 	KEY_PAIRS,
 	KEY_SIGNALS, // a list of words, each a bit
+	KEY_MODELS,  // and their prices
 	KEY_LATER,   // designed, and not part of this version
 	// scalars
 	KEY_TEXT,
@@ -42,6 +46,9 @@ enum key_kind {
 	KEY_MODE,
 	KEY_BOOL,
 	KEY_WORD,
+	KEY_PRICES, // a file, read as well
+	KEY_MODEL,
+	KEY_PRICE,
 	KEY_LISTEN, // three fields: its offset is that of the whole struct config
 	KEY_URL,
 };
@@ -119,6 +126,9 @@ MUST_CHECK int value_parse(const struct key *k, const char *text, void *base,
 /** What a value must be: "a size from 1KiB to 1GiB, like 4MiB". */
 void value_rule(const struct key *k, char out[CONFIG_RULE_MAX]);
 
+/** What keeps a file from being read, or NULL. */
+const char *file_fault(const char *path);
+
 /** What is wrong with a text of any kind, or NULL. */
 const char *text_fault(const char *text);
 
@@ -171,12 +181,20 @@ bool headers_fit_grpc(const struct exporter_config *e);
 /** Sets the fields that have a default in the table: an exporter's, or all others. */
 MUST_CHECK int keys_default(bool exporter, void *base);
 
-/** Reads one YAML text into the config, which holds the defaults. Faults are the result. */
-void config_read(struct config *c, const char *text, size_t len, struct faults *f);
-
-/** The part of it that comes after the syntax: keys and values. */
+/** Reads keys and values into the config. */
 struct yaml_document_s;
-void config_read_document(struct config *c, struct yaml_document_s *doc, struct faults *f);
+typedef void config_document_fn(struct config *c, struct yaml_document_s *doc, struct faults *f);
+config_document_fn config_read_document;
+config_document_fn config_read_prices; // the file of them
+
+/** Reads one YAML text into the config, which holds the defaults. Faults are the result. */
+void config_read(struct config *c, const char *text, size_t len, config_document_fn *fn,
+                 struct faults *f);
+
+/** The same of a file, which faults then name; one that can't be read is said to be so at the
+ * place. */
+void config_read_file(struct config *c, const char *path, const struct place *at,
+                      config_document_fn *fn, struct faults *f);
 
 /** What an exporter has where nobody said it: a place to send to. -ENOMEM. */
 MUST_CHECK int exporter_finish(struct exporter_config *e);

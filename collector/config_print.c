@@ -86,6 +86,7 @@ static bool is_set(const struct key *k, const void *base)
 	case KEY_URL:
 	case KEY_FILE:
 	case KEY_HOST:
+	case KEY_PRICES:
 		return key_text(k, base) != NULL;
 	default:
 		return true;
@@ -223,6 +224,13 @@ static void section_print(const struct config *c, const char *section, FILE *out
 	}
 }
 
+static void prices_print(const struct key *k, const struct config *c, FILE *out)
+{
+	fprintf(out, "%s:", k->path);
+	value_print(k, c, out);
+	fprintf(out, " # models: %zu\n", c->prices.count);
+}
+
 void config_print(const struct config *c, FILE *out)
 {
 	for (size_t i = 0; i < config_key_count; i++) {
@@ -231,5 +239,7 @@ void config_print(const struct config *c, FILE *out)
 			exporters_print(c, out);
 		else if (k->kind == KEY_SECTION && !key_is_exporters(k))
 			section_print(c, k->path, out);
+		else if (k->kind == KEY_PRICES && is_set(k, c))
+			prices_print(k, c, out);
 	}
 }

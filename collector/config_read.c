@@ -189,6 +189,12 @@ static void read_value(struct reader *r, const struct entry *e, void *base)
 	case KEY_SIGNALS:
 		read_signals(r, e, x);
 		break;
+	case KEY_MODELS:
+		read_models(r, e);
+		break;
+	case KEY_PRICES:
+		read_prices(r, e);
+		break;
 	case KEY_LATER:
 		fault(r->faults, &e->at, "is not supported by this version, must be left out");
 		break;

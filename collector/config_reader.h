@@ -68,5 +68,12 @@ void read_pairs(struct reader *r, const struct entry *e, struct config_pair **re
 void read_signals(struct reader *r, const struct entry *e, struct exporter_config *x);
 void read_exporters(struct reader *r, const struct entry *e);
 
+/** Reads the file that a key names; and, of that file, its models. */
+void read_prices(struct reader *r, const struct entry *e);
+void read_models(struct reader *r, const struct entry *e);
+
+/** The value of a name in a mapping, or NULL. */
+yaml_node_t *find_value(struct reader *r, const yaml_node_t *map, const char *name);
+
 /** Gives those that have none a name. */
 void name_exporters(struct config *c, struct faults *f);

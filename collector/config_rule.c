@@ -58,6 +58,12 @@ static const char *fixed_rule(enum key_kind kind)
 		return "a host's name like otlp.example.com";
 	case KEY_FILE:
 		return "a PEM file that can be read";
+	case KEY_MODELS:
+		return "a list of mappings, each with a model and its input";
+	case KEY_MODEL:
+		return "a model's name, or how it begins and a *";
+	case KEY_PRICE:
+		return "a number from 0 to 1000000 of at most 6 decimals, like 2.50";
 	case KEY_MODE:
 		return "octal within 0666, like \"0660\"";
 	case KEY_BOOL:
@@ -93,6 +99,7 @@ void value_rule(const struct key *k, char out[CONFIG_RULE_MAX])
 		break;
 	case KEY_TEXT:
 	case KEY_PATH:
+	case KEY_PRICES:
 		snprintf(out, CONFIG_RULE_MAX, "%s of %" PRIu64 " to %" PRIu64 " bytes",
 		         k->kind == KEY_TEXT ? "text" : "a path", k->min, k->max);
 		break;

@@ -247,8 +247,8 @@ static int parse_host(const struct key *k, const char *text, void *base, const c
 	return parse_text(k, text, base, ret_wrong);
 }
 
-/* What keeps a file from being read, or NULL. A pipe does: it would be empty the second time. */
-static const char *file_fault(const char *path)
+/* A pipe can't either: it would be empty the second time. */
+const char *file_fault(const char *path)
 {
 	struct stat st;
 
@@ -302,6 +302,44 @@ static int parse_socket(const struct key *k, const char *text, void *base, const
 	return put_text(field_of(k, base), text, len);
 }
 
+static int parse_model(const struct key *k, const char *text, void *base, const char **ret_wrong)
+{
+	const char *star = strchr(text, '*');
+
+	if (star && star[1] != '\0') {
+		*ret_wrong = "has a * that is not its end";
+		return -EINVAL;
+	}
+	return parse_text(k, text, base, ret_wrong);
+}
+
+/* Exactly, in the last decimal's unit. */
+static int parse_price(const struct key *k, const char *text, void *base, const char **ret_wrong)
+{
+	static const uint64_t unit = 1000000;
+	uint64_t whole, part = 0;
+	const char *end;
+
+	if (!read_digits(text, &whole, &end))
+		return -EINVAL;
+	if (*end == '.') {
+		const char *decimals = end + 1;
+		if (!read_digits(decimals, &part, &end))
+			return -EINVAL;
+		if (end - decimals > PRICE_DECIMALS) {
+			*ret_wrong = "has too many decimals";
+			return -EINVAL;
+		}
+		for (ptrdiff_t i = end - decimals; i < PRICE_DECIMALS; i++)
+			part *= 10;
+	}
+	if (*end != '\0')
+		return -EINVAL;
+	if (__builtin_mul_overflow(whole, unit, &whole))
+		whole = UINT64_MAX - unit;
+	return put_bounded(k, base, whole + part, ret_wrong);
+}
+
 static const char *what(enum key_kind kind)
 {
 	switch (kind) {
@@ -325,6 +363,8 @@ static const char *what(enum key_kind kind)
 		return "is not a name";
 	case KEY_HOST:
 		return "is not a host's name";
+	case KEY_PRICE:
+		return "is not a price";
 	default:
 		return "is not known";
 	}
@@ -356,6 +396,10 @@ int value_parse(const struct key *k, const char *text, void *base, const char **
 		return parse_host(k, text, base, ret_wrong);
 	case KEY_FILE:
 		return parse_file(k, text, base, ret_wrong);
+	case KEY_MODEL:
+		return parse_model(k, text, base, ret_wrong);
+	case KEY_PRICE:
+		return parse_price(k, text, base, ret_wrong);
 	case KEY_LISTEN:
 		return parse_listen(text, base);
 	case KEY_URL:

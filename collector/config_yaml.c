@@ -124,7 +124,8 @@ static bool check_events(const char *text, size_t len, struct faults *f)
 	return ok;
 }
 
-void config_read(struct config *c, const char *text, size_t len, struct faults *f)
+void config_read(struct config *c, const char *text, size_t len, config_document_fn *fn,
+                 struct faults *f)
 {
 	yaml_document_t doc;
 	yaml_parser_t p;
@@ -133,7 +134,7 @@ void config_read(struct config *c, const char *text, size_t len, struct faults *
 	if (!check_events(text, len, f) || !start(&p, text, len, f))
 		return;
 	if (yaml_parser_load(&p, &doc)) {
-		config_read_document(c, &doc, f);
+		fn(c, &doc, f);
 		yaml_document_delete(&doc);
 	} else if (f->count == before || !p.problem) {
 		syntax_fault(&p, text, len, f); // else an alias without an anchor, said already

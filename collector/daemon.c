@@ -93,7 +93,8 @@ static bool needs_restart(const struct config *before, const struct config *afte
 {
 	char *old = print_without_exporters(before);
 	char *new = print_without_exporters(after);
-	bool differs = old && new &&strcmp(old, new) != 0;
+	bool differs = (old && new &&strcmp(old, new) != 0) ||
+	               !price_list_equal(&before->prices, &after->prices);
 
 	free(old);
 	free(new);

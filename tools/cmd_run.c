@@ -275,6 +275,7 @@ static void tell_end(struct run *r)
 
 struct bill {
 	int64_t llm_calls, tool_calls, tokens_in, tokens_out;
+	char cost[COST_SIZE];
 	bool runs; // something that is ours does
 };
 
@@ -307,6 +308,7 @@ static void correct(struct bill *b, const json_t *trace)
 	b->tool_calls = doc_int(trace, "tool_call_count");
 	b->tokens_in = row.tokens_in;
 	b->tokens_out = row.tokens_out;
+	doc_cost(b->cost, trace);
 }
 
 static int get_bill(struct cmd *c, uint64_t begin_ns, struct bill *ret)
@@ -347,10 +349,12 @@ static void put_bill(struct cmd *c, const struct bill *b, uint64_t took_ns)
 
 	text_tokens(tokens, &c->term, b->tokens_in, b->tokens_out);
 	text_duration(duration, &c->term, took_ns);
-	buf_printf(&c->out, "\n%" PRId64 " LLM call%s   %" PRId64 " tool call%s   %s%s%s%s\n",
+	buf_printf(&c->out, "\n%" PRId64 " LLM call%s   %" PRId64 " tool call%s   %s%s%s",
 	           b->llm_calls, b->llm_calls == 1 ? "" : "s", b->tool_calls,
 	           b->tool_calls == 1 ? "" : "s", *tokens ? "tokens " : "", tokens,
-	           *tokens ? "   " : "", duration);
+	           *tokens ? "   " : "");
+	text_put(&c->out, &c->term, str_of(b->cost), COST_SIZE);
+	buf_printf(&c->out, "%s%s\n", *b->cost ? "   " : "", duration);
 }
 
 /* On stderr: stdout is the command's. */

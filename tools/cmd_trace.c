@@ -63,10 +63,11 @@ static void put_header(struct cmd *c, const json_t *trace, const struct waterfal
                        size_t n)
 {
 	struct trace_row row = doc_trace_row(trace);
-	char tokens[TOKENS_SIZE], start[TIME_TEXT_SIZE];
+	char tokens[TOKENS_SIZE], cost[COST_SIZE], start[TIME_TEXT_SIZE];
 
 	sum_tokens(&row, spans, n);
 	text_tokens(tokens, &c->term, row.tokens_in, row.tokens_out);
+	doc_cost(cost, trace);
 	time_text(start, row.start_ns);
 	memcpy(start + strlen("2026-11-24T01:02:03.123"), "Z", sizeof("Z"));
 
@@ -75,6 +76,7 @@ static void put_header(struct cmd *c, const json_t *trace, const struct waterfal
 	text_plain(&c->out, &c->term);
 	put_status(c, &row);
 	put_field(c, "tokens", str_of(tokens));
+	put_field(c, "", str_of(cost));
 	put_field(c, "model", row.model);
 	buf_append_str(&c->out, "\ntrace ");
 	text_put(&c->out, &c->term, row.id, c->term.width);

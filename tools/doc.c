@@ -91,6 +91,14 @@ struct trace_row doc_trace_row(const json_t *trace)
 	};
 }
 
+void doc_cost(char out[COST_SIZE], const json_t *trace)
+{
+	const json_t *cost = json_object_get(trace, "cost");
+
+	text_cost(out, json_is_number(cost) ? json_number_value(cost) : -1,
+	          doc_str(trace, "currency"), doc_int(trace, "calls_without_cost") > 0);
+}
+
 struct waterfall_span doc_span(const json_t *span)
 {
 	uint64_t start_ns = time_of(span, "start_time");

@@ -9,6 +9,7 @@
 
 #include "base/str.h"
 #include "table.h"
+#include "text.h"
 #include "waterfall.h"
 
 struct json_t;
@@ -23,6 +24,9 @@ enum run_status doc_status(const struct json_t *run);
 
 /** One of /api/traces' traces. */
 struct trace_row doc_trace_row(const struct json_t *trace);
+
+/** What a trace cost; empty when that is not known. */
+void doc_cost(char out[COST_SIZE], const struct json_t *trace);
 
 /** One of a trace's spans. */
 struct waterfall_span doc_span(const struct json_t *span);

@@ -235,6 +235,19 @@ void text_tokens(char out[TOKENS_SIZE], const struct term *t, int64_t in, int64_
 	snprintf(out, TOKENS_SIZE, "%s%s%s", a, t->utf8 ? "→" : "->", b);
 }
 
+void text_cost(char out[COST_SIZE], double amount, struct str currency, bool has_more)
+{
+	bool is_dollar = str_is(currency, "USD"), is_less = amount > 0 && amount < 0.0001;
+	int len = currency.len < COST_SIZE / 4 && !is_dollar ? (int)currency.len : 0;
+
+	out[0] = '\0';
+	if (!(amount >= 0))
+		return;
+	snprintf(out, COST_SIZE, "%s%s%.*f%s%s%.*s", is_less ? "<" : "", is_dollar ? "$" : "",
+	         amount < 1 ? 4 : 2, is_less ? 0.0001 : amount, has_more ? "+" : "",
+	         len > 0 ? " " : "", len, len > 0 ? currency.p : "");
+}
+
 /* Exactly n digits at s.p[at]. */
 static bool digits(struct str s, size_t at, size_t n, int *ret)
 {

@@ -46,6 +46,12 @@ void text_duration(char out[DURATION_SIZE], const struct term *t, uint64_t ns);
 /** "1234→56"; from 10000 on "12.3k". A negative number is not there; empty without either. */
 void text_tokens(char out[TOKENS_SIZE], const struct term *t, int64_t in, int64_t out_tokens);
 
+#define COST_SIZE 64
+
+/** "$0.0123", "1.50 EUR", "<$0.0001"; a + says that more was spent than is known. Empty for a
+ * negative amount. The currency may be any text. */
+void text_cost(char out[COST_SIZE], double amount, struct str currency, bool has_more);
+
 /** Reads an RFC 3339 time of up to nanoseconds in UTC; false if it is none. */
 bool text_time(struct str s, uint64_t *ret_unix_ns);
 

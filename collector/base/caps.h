@@ -29,6 +29,7 @@
 #define CAP_HTTP_REQUEST (16u * KIB)      // a request's line and headers
 #define CAP_RESPONSE (256u * MIB)         // one answer of the HTTP API
 #define CAP_EXPORTERS 16u
+#define CAP_PRICES 1024u
 #define CAP_EXPORTER_NAMES 64u                // ever configured while running
 #define CAP_CURSORS (2u * CAP_EXPORTER_NAMES) // one a log
 #define CAP_LOSSES 48u                        // reasons

@@ -1,5 +1,8 @@
 #include "base/json_scan.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 /* Past the string that begins at p; end when it doesn't stop. */
 static const char *skip_string(const char *p, const char *end)
 {
@@ -133,5 +136,23 @@ bool json_count(struct str value, int64_t *ret)
 		n = n * 10 + (value.p[i] - '0');
 	}
 	*ret = n;
+	return true;
+}
+
+bool json_number(struct str value, double *ret)
+{
+	char text[32], *end;
+
+	if (value.len == 0 || value.len >= sizeof(text))
+		return false;
+	// strtod() would take "inf" and " 1" as well
+	if (value.p[0] != '-' && (value.p[0] < '0' || value.p[0] > '9'))
+		return false;
+	memcpy(text, value.p, value.len);
+	text[value.len] = '\0';
+	double number = strtod(text, &end);
+	if (end != text + value.len)
+		return false;
+	*ret = number;
 	return true;
 }

@@ -20,3 +20,6 @@ bool json_text(struct buf *out, struct str value);
 
 /** A whole number that is not negative. False for anything else. */
 bool json_count(struct str value, int64_t *ret);
+
+/** Any number. False for anything else. */
+bool json_number(struct str value, double *ret);

@@ -18,7 +18,7 @@ struct metric {
 	const char *name;
 	const char *unit; // UCUM, with a name of OpenTelemetry's; else NULL: the name says it
 	enum metric_type type;
-	bool is_time; // values are nanoseconds, shown in seconds
+	bool is_nano; // values are billionths of what is shown: nanoseconds, for one
 	const char *help;
 };
 

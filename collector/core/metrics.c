@@ -89,6 +89,7 @@ void metrics_init(struct metrics *m)
 		.requests = {CAP_SERIES, 2, REQUEST_SUM + 1, UNKNOWN, OTHER},
 		.tokens = {CAP_SERIES / TOKEN_TYPES, 2, TOKEN_TYPES, UNKNOWN, OTHER},
 		.silent_calls = {CAP_SERIES, 2, 1, UNKNOWN, OTHER},
+		.costs = {CAP_SERIES, 2, 1, UNKNOWN, OTHER},
 		.tool_calls = {CAP_SERIES, 1, 1, UNKNOWN, OTHER},
 		.calls = {CAP_SERIES / 2, 4, CALLS_WIDTH, "", NULL},
 		.failed = {CAP_SERIES / 2, 5, CALL_SUM + 1, "", NULL},
@@ -162,6 +163,13 @@ void metrics_calls_without_usage(struct metrics *m, struct str provider, struct 
 	const struct str labels[] = {provider, model};
 
 	series_row(&m->silent_calls, labels)[0] += count;
+}
+
+void metrics_cost(struct metrics *m, struct str provider, struct str model, uint64_t cost)
+{
+	const struct str labels[] = {provider, model};
+
+	series_row(&m->costs, labels)[0] += cost;
 }
 
 void metrics_tool_call(struct metrics *m, struct str tool_name)

@@ -28,6 +28,8 @@
 	  "Tokens by type; total_tokens is the sum of the others, so select one type")             \
 	X(SILENT_CALLS, "sidelight_llm_calls_without_usage_total", counter, "provider, model",     \
 	  "LLM calls that told no tokens: llm_tokens_total lacks theirs")                          \
+	X(COST, "llm_cost_total", counter_nano, "provider, model",                                 \
+	  "Cost by the configured prices, in their currency")                                      \
 	X(TOOL_CALLS, "tool_calls_total", counter, "tool_name", "Tool calls, failed ones too")
 
 /* The GenAI conventions' histograms, by their OpenTelemetry names: the first three are those of
@@ -54,6 +56,7 @@ struct metrics {
 	struct series_table requests; // chat_requests_total and chat_request_duration_seconds
 	struct series_table tokens;
 	struct series_table silent_calls;
+	struct series_table costs;
 	struct series_table tool_calls;
 	struct series_table calls;  // duration of those that did not fail, tokens, first chunk
 	struct series_table failed; // duration of those that did
@@ -79,6 +82,9 @@ void metrics_tokens(struct metrics *m, struct str provider, struct str model, ui
 /** LLM calls ended without a word of their tokens. */
 void metrics_calls_without_usage(struct metrics *m, struct str provider, struct str model,
                                  uint64_t count);
+
+/** LLM calls cost so many billionths of the currency. */
+void metrics_cost(struct metrics *m, struct str provider, struct str model, uint64_t cost);
 
 /** A tool was called. */
 void metrics_tool_call(struct metrics *m, struct str tool_name);

@@ -6,11 +6,13 @@
 enum { LABELS_SHOWN_MAX = 5 };
 
 static const struct metric metric_list[] = {
-#define X(id, name, type, labels, help) {name, NULL, metric_type_##type, is_time_##type, help},
+#define X(id, name, type, labels, help) {name, NULL, metric_type_##type, is_nano_##type, help},
 #define metric_type_counter METRIC_COUNTER
+#define metric_type_counter_nano METRIC_COUNTER
 #define metric_type_histogram METRIC_HISTOGRAM
-#define is_time_counter false
-#define is_time_histogram true
+#define is_nano_counter false
+#define is_nano_counter_nano true
+#define is_nano_histogram true
 	METRICS_TABLE(X)
 #undef X
 };
@@ -124,6 +126,7 @@ static void report_requests(const struct metrics *m, struct metric_writer *w)
 		{ID_TOKENS, offsetof(struct metrics, tokens), provider_model, write_tokens},
 		{ID_SILENT_CALLS, offsetof(struct metrics, silent_calls), provider_model,
 	         write_count},
+		{ID_COST, offsetof(struct metrics, costs), provider_model, write_count},
 		{ID_TOOL_CALLS, offsetof(struct metrics, tool_calls), tool_name, write_count},
 	};
 

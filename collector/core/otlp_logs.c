@@ -101,12 +101,14 @@ static void put_event(struct buf *out, const struct observation_record *o)
 	X("total_tokens", "sidelight.total_tokens")                                                \
 	X("llm_calls", "sidelight.llm_calls")                                                      \
 	X("llm_calls_without_usage", "sidelight.llm_calls_without_usage")                          \
+	X("calls_without_cost", "sidelight.calls_without_cost")                                    \
 	X("tool_call_count", "sidelight.tool_calls")                                               \
 	X("span_count", "sidelight.spans")
 
 #define TEXTS(X)                                                                                   \
 	X("provider", "gen_ai.provider.name")                                                      \
-	X("model", "gen_ai.request.model")
+	X("model", "gen_ai.request.model")                                                         \
+	X("currency", "sidelight.currency")
 
 #define CONTENTS(X)                                                                                \
 	X("user_message", "sidelight.user_message")                                                \
@@ -164,6 +166,14 @@ static void put_text_unless_said(struct buf *out, const struct observation_recor
 		put_text(out, o->meta, member, attribute);
 }
 
+static void put_cost(struct buf *out, const struct observation_record *o)
+{
+	double cost;
+
+	if (json_number(json_member(o->meta, "cost"), &cost) && !root_says(o, "sidelight.cost"))
+		pb_attr_double(out, LOG_ATTRIBUTES, STR("sidelight.cost"), cost);
+}
+
 static void put_sums(struct buf *out, const struct observation_record *o)
 {
 #define X(member, attribute) put_text_unless_said(out, o, member, attribute);
@@ -172,6 +182,7 @@ static void put_sums(struct buf *out, const struct observation_record *o)
 #define X(member, attribute) put_count(out, o, member, attribute);
 	COUNTS(X)
 #undef X
+	put_cost(out, o);
 	if (str_is(json_member(o->meta, "tokens_estimated"), "true") &&
 	    !root_says(o, "sidelight.usage.estimated"))
 		pb_attr_bool(out, LOG_ATTRIBUTES, STR("sidelight.usage.estimated"), true);

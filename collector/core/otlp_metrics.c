@@ -120,7 +120,7 @@ static double in_seconds(uint64_t ns)
 /* As it is shown. */
 static double shown_value(const struct metric *metric, uint64_t value)
 {
-	return metric->is_time ? in_seconds(value) : (double)value;
+	return metric->is_nano ? in_seconds(value) : (double)value;
 }
 
 static void write_labels(struct buf *out, uint32_t field, const struct metric_label *labels,
@@ -151,7 +151,7 @@ static void number(struct metric_writer *base, const struct metric_label *labels
 	struct otlp_writer *w = (struct otlp_writer *)base;
 	size_t point = begin_point(w);
 
-	if (w->metric->is_time)
+	if (w->metric->is_nano)
 		pb_double(w->out, NUMBER_AS_DOUBLE, in_seconds(value));
 	else
 		pb_fixed64(w->out, NUMBER_AS_INT, value);

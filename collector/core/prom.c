@@ -90,9 +90,9 @@ static void write_uint(struct buf *out, uint64_t value)
 	buf_append(out, digits + at, sizeof(digits) - at);
 }
 
-static void write_value(struct buf *out, bool is_time, uint64_t value)
+static void write_value(struct buf *out, bool is_nano, uint64_t value)
 {
-	if (is_time) {
+	if (is_nano) {
 		write_uint(out, value / NS_PER_S);
 		buf_printf(out, ".%09u\n", (unsigned)(value % NS_PER_S));
 	} else {
@@ -107,7 +107,7 @@ static void number(struct metric_writer *base, const struct metric_label *labels
 	const struct prom_writer *w = (const struct prom_writer *)base;
 
 	write_head(w, "", labels, count, NULL);
-	write_value(w->out, w->metric->is_time, value);
+	write_value(w->out, w->metric->is_nano, value);
 }
 
 static void histogram(struct metric_writer *base, const struct metric_label *labels, unsigned count,
@@ -123,7 +123,7 @@ static void histogram(struct metric_writer *base, const struct metric_label *lab
 		write_value(w->out, false, below);
 	}
 	write_head(w, "_sum", labels, count, NULL);
-	write_value(w->out, w->metric->is_time, h->sum);
+	write_value(w->out, w->metric->is_nano, h->sum);
 	write_head(w, "_count", labels, count, NULL);
 	write_value(w->out, false, below);
 }

@@ -11,6 +11,7 @@ void request_init(struct request *q)
 {
 	*q = (struct request){0};
 	usage_init(&q->usage);
+	q->cost = COST_UNKNOWN;
 	buf_init(&q->spends, SPENDS_MAX * sizeof(struct spend));
 	buf_init(&q->tools, CAP_TOOL_CALLS);
 	buf_init(&q->tool_names, CAP_TOOL_CALLS);
@@ -45,6 +46,7 @@ void request_clear(struct request *q)
 		.root = q->root,
 		.content = q->content,
 		.resource = q->resource,
+		.cost = COST_UNKNOWN,
 	};
 
 	clear_or_free(&fresh.spends);
@@ -86,7 +88,7 @@ static struct spend *find_spend(struct request *q, const char *provider, const c
 	struct spend *added = (struct spend *)(void *)buf_extend(&q->spends, sizeof(*added));
 	if (!added)
 		return NULL;
-	*added = (struct spend){0};
+	*added = (struct spend){.cost = COST_UNKNOWN};
 	keep(added->provider, sizeof(added->provider), str_of(provider));
 	keep(added->model, sizeof(added->model), str_of(model));
 	usage_init(&added->usage);
@@ -98,7 +100,7 @@ static bool is_call(const struct account *a)
 	return a->kind == KIND_LLM && !a->wraps;
 }
 
-static int add_usage(struct request *q, const struct account *a)
+static int add_usage(struct request *q, const struct account *a, const struct price_list *prices)
 {
 	bool is_silent = is_call(a) && !usage_is_known(&a->usage);
 	char provider[64], model[128];
@@ -109,11 +111,15 @@ static int add_usage(struct request *q, const struct account *a)
 	keep(provider, sizeof(provider), a->provider);
 	keep(model, sizeof(model), or (a->model, a->response_model));
 	usage_add(&q->usage, &a->usage);
+	int64_t cost = price_cost(prices, a->provider, a->model, a->response_model, &a->usage);
+	cost_add(&q->cost, cost);
+	q->calls_without_cost += cost < 0;
 	struct spend *spend = find_spend(q, provider, model);
 	if (!spend)
 		return -ENOMEM;
 	spend->calls_without_usage += is_silent;
 	usage_add(&spend->usage, &a->usage);
+	cost_add(&spend->cost, cost);
 	return 0;
 }
 
@@ -191,9 +197,9 @@ static bool is_leaf(const struct account *a)
 	return a->kind != KIND_AGENT && a->kind != KIND_CHAIN && a->kind != KIND_OTHER && !a->wraps;
 }
 
-int request_add(struct request *q, const struct account *a)
+int request_add(struct request *q, const struct account *a, const struct price_list *prices)
 {
-	int rc = add_usage(q, a);
+	int rc = add_usage(q, a, prices);
 
 	q->spans++;
 	if (is_call(a))
@@ -369,6 +375,20 @@ static void slowest_json(struct json *j, const struct request *q)
 	jsonw_object_end(j);
 }
 
+static void cost_json(struct json *j, const struct request *q, const struct price_list *prices)
+{
+	bool is_known = q->cost >= 0;
+
+	jsonw_key(j, "cost");
+	if (is_known)
+		jsonw_double(j, (double)q->cost / 1e9);
+	else
+		jsonw_null(j);
+	jsonw_key(j, "currency");
+	jsonw_text(j, is_known ? prices->currency : NULL);
+	count_json(j, "calls_without_cost", q->calls_without_cost);
+}
+
 static const char *own_or_last(const char *own, const char *last)
 {
 	if (own[0])
@@ -376,8 +396,8 @@ static const char *own_or_last(const char *own, const char *last)
 	return last[0] ? last : NULL;
 }
 
-void request_observe(const struct request *q, uint64_t created_ns, struct buf *meta,
-                     struct buf *content)
+void request_observe(const struct request *q, const struct price_list *prices, uint64_t created_ns,
+                     struct buf *meta, struct buf *content)
 {
 	struct json j = {.out = meta};
 
@@ -394,6 +414,7 @@ void request_observe(const struct request *q, uint64_t created_ns, struct buf *m
 	count_json(&j, "reasoning_tokens", q->usage.reasoning);
 	jsonw_key(&j, "tokens_estimated");
 	jsonw_bool(&j, q->usage.estimated);
+	cost_json(&j, q, prices);
 	count_json(&j, "llm_calls", q->llm_calls);
 	count_json(&j, "llm_calls_without_usage", q->llm_calls_without_usage);
 	count_json(&j, "tool_call_count", q->tool_calls);
@@ -424,6 +445,8 @@ static void count_spend(const struct spend *s, struct metrics *m)
 	if (usage_is_known(&s->usage))
 		metrics_tokens(m, provider, model, known(s->usage.input), known(s->usage.output),
 		               known(s->usage.total));
+	if (s->cost >= 0)
+		metrics_cost(m, provider, model, (uint64_t)s->cost);
 }
 
 void request_count(const struct request *q, struct metrics *m)

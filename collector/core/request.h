@@ -15,6 +15,7 @@
 #include "core/id.h"
 #include "core/kind.h"
 #include "core/metrics.h"
+#include "core/price.h"
 #include "core/span.h"
 #include "core/usage.h"
 
@@ -23,11 +24,13 @@ struct spend {
 	char provider[64], model[128];
 	unsigned calls_without_usage;
 	struct usage usage;
+	int64_t cost;
 };
 
 struct request {
-	unsigned spans, llm_calls, llm_calls_without_usage, tool_calls;
+	unsigned spans, llm_calls, llm_calls_without_usage, calls_without_cost, tool_calls;
 	struct usage usage;
+	int64_t cost;
 	struct buf spends;                       // struct spend, one for each model
 	struct buf tools;                        // the members of tool_calls, as JSON
 	struct buf tool_names;                   // of the calls, each with its terminator
@@ -58,7 +61,7 @@ void request_deinit(struct request *q);
 void request_clear(struct request *q);
 
 /** Adds a finished span. -ENOMEM: nothing but the list of tool calls may lack it. */
-int request_add(struct request *q, const struct account *a);
+int request_add(struct request *q, const struct account *a, const struct price_list *prices);
 
 /* What of the root's own text the observation shows; p NULL: not captured or not there. */
 struct root_text {
@@ -71,11 +74,11 @@ int request_set_root(struct request *q, const struct span_record *root, const st
 
 /** Writes the observation's members that its root's span doesn't hold. meta: service provider model
  * prompt_tokens completion_tokens total_tokens cached_tokens reasoning_tokens tokens_estimated
- * llm_calls llm_calls_without_usage tool_call_count span_count slowest {name kind span_id
- * latency_ms} created_at. content: user_message agent_response tool_calls [{name input output
- * latency_ms error}]. */
-void request_observe(const struct request *q, uint64_t created_ns, struct buf *meta,
-                     struct buf *content);
+ * cost currency calls_without_cost llm_calls llm_calls_without_usage tool_call_count span_count
+ * slowest {name kind span_id latency_ms} created_at. content: user_message agent_response
+ * tool_calls [{name input output latency_ms error}]. */
+void request_observe(const struct request *q, const struct price_list *prices, uint64_t created_ns,
+                     struct buf *meta, struct buf *content);
 
 /** Moves the metrics of a request. */
 void request_count(const struct request *q, struct metrics *m);

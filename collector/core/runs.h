@@ -23,6 +23,7 @@
 #include "core/encode.h"
 #include "core/event.h"
 #include "core/metrics.h"
+#include "core/price.h"
 #include "core/span.h"
 
 #define ROOT_GRACE_NS (5ull * 1000000000ull)   // for descendants to end after their root
@@ -109,6 +110,7 @@ struct runs_options {
 	uint64_t max_open_bytes; // of what they keep, in memory and in the store; 0: no bound
 	struct stats *stats;     // borrowed
 	struct metrics *metrics; // borrowed
+	const struct price_list *prices; // borrowed; NULL: none
 	struct runs_sink sink;
 };
 

@@ -111,7 +111,7 @@ static void emit(struct runs *r, struct run *run, struct run_bytes *b, struct mo
 	closed_add(r->closed, span_id, q->trace_id, q->tag, now.mono_ns);
 	account_for(&account, run, b, span_id);
 	metrics_span(r->o.metrics, &account);
-	if (request_add(&q->sums, &account) < 0)
+	if (request_add(&q->sums, &account, r->o.prices) < 0)
 		stat_add(&r->o.stats->events_dropped, 1);
 	if (run->flags & RUN_IS_ROOT)
 		set_root(r, run, b, &account);
@@ -132,7 +132,7 @@ static void write_observation(struct runs *r, struct table_request *q, struct mo
 {
 	buf_clear(&r->meta);
 	buf_clear(&r->content);
-	request_observe(&q->sums, now.unix_ns, &r->meta, &r->content);
+	request_observe(&q->sums, r->o.prices, now.unix_ns, &r->meta, &r->content);
 	struct observation o = {
 		.start_ns = q->sums.start_ns,
 		.created_ns = now.unix_ns,

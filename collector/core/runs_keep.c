@@ -547,7 +547,7 @@ void runs_refold(struct runs *r, const struct span_record *rec)
 	account_total(&a);
 	if (rec->head.flags & RECORD_TOTALS)
 		usage_init(&a.usage);
-	request_add(&q->sums, &a);
+	request_add(&q->sums, &a, r->o.prices);
 }
 
 void runs_remember(struct runs *r, const struct span_record *rec, struct moment now)

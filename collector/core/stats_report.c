@@ -5,7 +5,7 @@
 /* What the tables call a type. */
 struct stat_type {
 	enum metric_type type;
-	bool is_time;
+	bool is_nano;
 };
 
 static const struct stat_type type_counter = {METRIC_COUNTER, false};
@@ -15,7 +15,7 @@ static const struct stat_type type_gauge = {METRIC_GAUGE, false};
 static void begin(struct metric_writer *w, struct metric *room, const char *name,
                   const struct stat_type *type, const char *help)
 {
-	*room = (struct metric){name, NULL, type->type, type->is_time, help};
+	*room = (struct metric){name, NULL, type->type, type->is_nano, help};
 	w->begin(w, room);
 }
 

@@ -153,7 +153,10 @@ void root_json(struct json *j, const struct span_record *root, uint64_t now_ns)
 	                                      "created_at",
 	                                      "reasoning_tokens",
 	                                      "tokens_estimated",
-	                                      "llm_calls_without_usage"};
+	                                      "llm_calls_without_usage",
+	                                      "cost",
+	                                      "currency",
+	                                      "calls_without_cost"};
 
 	jsonw_object(j);
 	span_json_members(j, root, false, now_ns);

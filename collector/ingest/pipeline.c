@@ -403,6 +403,7 @@ static int start_runs(struct pipeline *p)
 		.max_open_bytes = c->store_bytes / 4, // the log needs room as well
 		.stats = p->o.stats,
 		.metrics = &p->metrics,
+		.prices = &c->prices,
 		.sink = {.ctx = p,
 	                 .span = take_span,
 	                 .observation = take_observation,

@@ -1,4 +1,5 @@
-/* fuzz_config.c - any bytes as a configuration, and as a variable's list of headers or attributes.
+/* fuzz_config.c - any bytes as a configuration, as a file of prices, and as a variable's list of
+ * headers or attributes.
  *
  * What is refused says why, at least once. What is accepted comes back from its printed form as
  * the same configuration. Of a list, every entry that is accepted is a name with one line of text.
@@ -22,7 +23,7 @@ static char *read_and_print(const char *text, size_t len)
 	struct faults f = {.out = errors, .file = "fuzz.yaml"};
 
 	assert(keys_default(false, &c) == 0);
-	config_read(&c, text, len, &f);
+	config_read(&c, text, len, config_read_document, &f);
 	fclose(errors);
 	assert((f.count > 0) == (said_len > 0));
 	for (size_t i = 0; i < c.exporter_count; i++)
@@ -36,6 +37,27 @@ static char *read_and_print(const char *text, size_t len)
 	config_free(&c);
 	free(said);
 	return printed;
+}
+
+/* The same bytes as a file of prices. What is accepted has bounds, and is equal to itself. */
+static void read_prices(const char *text, size_t len)
+{
+	struct config c = {0};
+	char *said = NULL;
+	size_t said_len;
+	FILE *errors = open_memstream(&said, &said_len);
+	assert(errors);
+	struct faults f = {.out = errors, .file = "prices.yaml"};
+
+	config_read(&c, text, len, config_read_prices, &f);
+	fclose(errors);
+	assert((f.count > 0) == (said_len > 0));
+	assert(c.prices.count <= CAP_PRICES);
+	assert(price_list_equal(&c.prices, &c.prices));
+	for (size_t i = 0; f.count == 0 && i < c.prices.count; i++)
+		assert(c.prices.prices[i].model && c.prices.prices[i].input <= PRICE_MAX);
+	config_free(&c);
+	free(said);
 }
 
 static size_t count_of(const char *text, char c)
@@ -80,6 +102,7 @@ static void read_lists(const uint8_t *data, size_t size)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	read_lists(data, size);
+	read_prices((const char *)data, size);
 	char *once = read_and_print((const char *)data, size);
 
 	if (!once)

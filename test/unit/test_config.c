@@ -319,10 +319,10 @@ static void unknown_keys_get_a_hint(void **state)
 	         "1:9: store.qwertz: unknown key, must be one of path, size, retention, "
 	         "when_full"},
 		{"ingest.mode: 1", "1:1: ingest.mode: unknown key, must be one of service, ingest, "
-	                           "store, capture, spans, exporters, http"},
+	                           "store, capture, spans, exporters, http, prices"},
 		{"\"a\\e[31m\": 1",
 	         "1:1: a?[31m: unknown key, must be one of service, ingest, store, "
-	         "capture, spans, exporters, http"},
+	         "capture, spans, exporters, http, prices"},
 		{"exporters: [{type: otlp, url: x}]",
 	         "1:26: exporters[0].url: unknown key, must be one of type, name, content, format, "
 	         "from, signals, endpoint, endpoint_is_whole, protocol, headers, compression, "
@@ -335,8 +335,6 @@ static void unknown_keys_get_a_hint(void **state)
 static void what_is_not_built_says_so(void **state)
 {
 	static const struct bad bad[] = {
-		{"prices: p.yaml",
-	         "1:9: prices: is not supported by this version, must be left out"},
 		{"capture: {redact: []}",
 	         "1:19: capture.redact: is not supported by this version, must be left out"},
 	};

@@ -81,6 +81,23 @@ static void only_whole_numbers_are_counts(void **state)
 	assert_false(json_count((struct str){0}, &n));
 }
 
+static void a_number_may_have_decimals(void **state)
+{
+	double n = 7;
+
+	assert_true(json_number(of("0.0123"), &n));
+	assert_true(n > 0.01229 && n < 0.01231);
+	assert_true(json_number(of("-1e-09"), &n));
+	assert_true(n < 0 && n > -1.1e-9);
+	assert_false(json_number(of("null"), &n));
+	assert_false(json_number(of("inf"), &n));
+	assert_false(json_number(of("1,2"), &n));
+	assert_false(json_number(of("\"1\""), &n));
+	assert_false(json_number(of("00000000000000000000000000000001"), &n));
+	assert_false(json_number((struct str){0}, &n));
+	assert_true(n < 0);
+}
+
 /* Whatever is cut off, nothing behind it is read: the sanitizer watches. */
 static void any_beginning_is_survived(void **state)
 {
@@ -108,6 +125,7 @@ int main(void)
 		cmocka_unit_test(a_member_is_found_by_its_key),
 		cmocka_unit_test(text_comes_back_as_it_was_written),
 		cmocka_unit_test(only_whole_numbers_are_counts),
+		cmocka_unit_test(a_number_may_have_decimals),
 		cmocka_unit_test(any_beginning_is_survived),
 	};
 

@@ -304,6 +304,18 @@ static void calls_without_usage_are_counted_by_model(void **state)
 	               "model=\"unknown\"} 1");
 }
 
+static void cost_is_shown_in_the_currency(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_int_equal(count_of(f, "llm_cost_total{"), 0);
+	metrics_cost(&f->metrics, STR("p"), STR("m"), 1500000001);
+	metrics_cost(&f->metrics, STR("p"), STR("m"), 1);
+	metrics_cost(&f->metrics, STR("p"), STR("free"), 0);
+	assert_line(f, "llm_cost_total{provider=\"p\",model=\"m\"} 1.500000002");
+	assert_line(f, "llm_cost_total{provider=\"p\",model=\"free\"} 0.000000000");
+}
+
 static void a_failed_call_says_how_and_keeps_its_tokens(void **state)
 {
 	struct fixture *f = *state;
@@ -419,6 +431,7 @@ int main(void)
 		TEST(series_past_the_cap_are_counted_together),
 		TEST(no_metric_has_more_label_sets_than_the_cap),
 		TEST(a_name_like_the_overflow_makes_no_second_series),
+		TEST(cost_is_shown_in_the_currency),
 		TEST(a_call_is_timed),
 		TEST(tokens_that_are_not_known_are_no_zero),
 		TEST(an_estimate_is_not_the_providers_word),

@@ -205,6 +205,7 @@ static void the_documentation_has_every_metric_and_no_other(void **state)
 	unsigned known = 0, shown = 0;
 	static const char counter[] = "counter", gauge[] = "gauge", histogram[] = "histogram";
 	const char *const counter_ns = counter; // shown in seconds
+	const char *const counter_nano = counter;
 
 #define X(id, name, type, labels, help) known += assert_row(doc, name, type, labels, help);
 	METRICS_TABLE(X)

@@ -287,9 +287,107 @@ static void test_a_model_that_a_models_tool_calls_is_a_call_of_its_own(void **st
 	json_decref(o);
 }
 
+/* --- cost --- */
+
+static struct price model_prices[] = {
+	{(char[]){"m"}, NULL, 1000000, 2000000, PRICE_NONE, PRICE_NONE},
+	{(char[]){"n*"}, (char[]){"p"}, 500000, 500000, PRICE_NONE, PRICE_NONE},
+};
+static const struct price_list prices = {(char[]){"EUR"}, model_prices, 2};
+
+static int setup_with_prices(void **state)
+{
+	struct world *w = malloc(sizeof(*w));
+
+	if (!w)
+		return -1;
+	world_init(w, CONVENTION_GENAI);
+	runs_free(w->r);
+	w->o.prices = &prices;
+	restore(w);
+	*state = w;
+	return 0;
+}
+
+/* In millionths. */
+static int64_t cost_at(const json_t *o)
+{
+	assert_true(json_is_number(member(o, "cost")));
+	return (int64_t)(json_number_value(member(o, "cost")) * 1e6 + 0.5);
+}
+
+static void test_a_request_costs_what_its_calls_do(void **state)
+{
+	struct world *w = *state;
+
+	start(w, "root", "'kind':'agent'");
+	start(w, "a", LLM("m"));
+	end(w, "a", USED); // 18 millionths
+	start(w, "b", LLM("alias"));
+	end(w, "b", "'model':'n-1','usage':{'input_tokens':3,'output_tokens':1}"); // 2
+	restart(w);
+	start(w, "c", LLM("m"));
+	end(w, "c", USED);
+	end(w, "root", NULL);
+	json_t *o = observation_at(w, 0);
+	assert_int_equal(cost_at(o), 38);
+	assert_string_equal(text_at(o, "currency"), "EUR");
+	assert_int_equal(count_at(o, "calls_without_cost"), 0);
+	json_decref(o);
+	assert_metric(w, "llm_cost_total{provider=\"p\",model=\"m\"} 0.000036000\n");
+	assert_metric(w, "llm_cost_total{provider=\"p\",model=\"alias\"} 0.000002000\n");
+}
+
+static void test_what_has_no_price_is_counted_and_no_zero(void **state)
+{
+	struct world *w = *state;
+
+	start(w, "root", "'kind':'agent'");
+	start(w, "a", LLM("m"));
+	end(w, "a", USED);
+	start(w, "b", LLM("other"));
+	end(w, "b", USED);
+	start(w, "c", LLM("m"));
+	end(w, "c", NULL);
+	end(w, "root", NULL);
+	start(w, "root2", "'kind':'agent'");
+	start(w, "d", "'kind':'llm','provider':'p','model':'other','parent':'root2'");
+	end(w, "d", USED);
+	end(w, "root2", NULL);
+	json_t *o = observation_at(w, 0);
+	assert_int_equal(cost_at(o), 18);
+	assert_int_equal(count_at(o, "calls_without_cost"), 2);
+	json_decref(o);
+	o = observation_at(w, 1);
+	assert_true(json_is_null(member(o, "cost")));
+	assert_true(json_is_null(member(o, "currency")));
+	assert_int_equal(count_at(o, "calls_without_cost"), 1);
+	json_decref(o);
+	assert_metric(w, "llm_cost_total{provider=\"p\",model=\"m\"} 0.000018000\n");
+	assert_false(has_metric(w, "llm_cost_total{provider=\"p\",model=\"other\"}"));
+}
+
+static void test_two_views_of_one_call_cost_once(void **state)
+{
+	struct world *w = *state;
+
+	start(w, "root", "'kind':'agent'");
+	start(w, "outer", LLM("m"));
+	start(w, "inner", "'kind':'llm','provider':'p','model':'m','parent':'outer'");
+	end(w, "inner", USED);
+	restart(w);
+	end(w, "outer", USED);
+	end(w, "root", USED);
+	json_t *o = observation_at(w, 0);
+	assert_int_equal(cost_at(o), 18);
+	assert_int_equal(count_at(o, "calls_without_cost"), 0);
+	json_decref(o);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define P(name) cmocka_unit_test_setup_teardown(name, setup_with_prices, teardown)
 	const struct CMUnitTest tests[] = {
 		T(test_other_models_share_the_last_entry_past_the_bound),
 		T(test_the_list_of_tool_calls_is_cut_and_stays_json),
@@ -303,6 +401,9 @@ int main(void)
 		T(test_the_outer_view_may_come_later),
 		T(test_two_views_stay_one_call_over_restarts),
 		T(test_a_model_that_a_models_tool_calls_is_a_call_of_its_own),
+		P(test_a_request_costs_what_its_calls_do),
+		P(test_what_has_no_price_is_counted_and_no_zero),
+		P(test_two_views_of_one_call_cost_once),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

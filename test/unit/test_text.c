@@ -101,6 +101,26 @@ static void tokens_are_shortened_from_ten_thousand_on(void **state)
 	assert_tokens(INT64_MAX, INT64_MAX, "9223372036.9G→9223372036.9G");
 }
 
+static void assert_cost(double amount, struct str currency, bool has_more, const char *wanted)
+{
+	char text[COST_SIZE];
+
+	text_cost(text, amount, currency, has_more);
+	assert_string_equal(text, wanted);
+}
+
+static void costs_have_four_decimals_below_one(void **state)
+{
+	assert_cost(-1, STR("USD"), true, "");
+	assert_cost(0, STR("USD"), false, "$0.0000");
+	assert_cost(0.0123, STR("USD"), false, "$0.0123");
+	assert_cost(0.00001, STR("USD"), true, "<$0.0001+");
+	assert_cost(12.345, STR("USD"), true, "$12.35+");
+	assert_cost(0.5, STR("EUR"), true, "0.5000+ EUR");
+	assert_cost(1e9, (struct str){0}, false, "1000000000.00");
+	assert_cost(2, STR("a currency that is none of those there are"), false, "2.00");
+}
+
 static void times_are_read_to_the_nanosecond(void **state)
 {
 	uint64_t ns = 0;
@@ -133,6 +153,7 @@ int main(void)
 		cmocka_unit_test(lines_break_behind_spaces_and_at_line_feeds),
 		cmocka_unit_test(durations_keep_three_digits_and_round_into_the_next_unit),
 		cmocka_unit_test(tokens_are_shortened_from_ten_thousand_on),
+		cmocka_unit_test(costs_have_four_decimals_below_one),
 		cmocka_unit_test(times_are_read_to_the_nanosecond),
 		cmocka_unit_test(names_lose_the_verb_of_their_own_kind_only),
 	};

@@ -333,6 +333,18 @@ def test_the_waterfall_and_the_bill_are_printed_at_the_end(run, place, tool):
     assert trace["name"] == "invoke_agent travel" and trace["llm_calls"] == 2 and trace["tool_call_count"] == 1
 
 
+def test_the_bill_has_the_cost_where_it_is_known(run, tmp_path):
+    models = [{"model": "gpt-4o", "input": 1000, "output": 2000}]
+    (tmp_path / "prices.yaml").write_text(json.dumps({"currency": "USD", "models": models}))
+    (tmp_path / "none.yaml").write_text('{"exporters": [], "prices": "prices.yaml"}')
+    lines = run("--name", "travel", *python(AGENT)).stderr.splitlines()
+    assert "tokens 15→7   $0.0290   " in lines[0]
+    assert lines[-1].startswith("2 LLM calls   1 tool call   tokens 15→7   $0.0290   ")
+    unlisted = AGENT.replace('"again", kind="llm", model="gpt-4o"', '"again", kind="llm", model="o"')
+    lines = run(*python(unlisted)).stderr.splitlines()
+    assert lines[-1].startswith("2 LLM calls   1 tool call   tokens 15→7   $0.0220+   ")
+
+
 def test_all_that_a_command_reports_is_one_request(run, daemon, tmp_path):
     running = daemon()
     done = run("--quiet", "--name", "travel", *python(AGENT))

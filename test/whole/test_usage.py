@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import signal
 
 import pytest
 
@@ -29,6 +30,13 @@ MEMBERS = {
     "total": "total_tokens",
     "cache_read": "cached_tokens",
     "reasoning": "reasoning_tokens",
+}
+PRICES = {
+    "currency": "USD",
+    "models": [
+        {"model": "m", "provider": "p", "input": 2, "output": 10, "cached_input": 0.5},
+        {"model": "small-*", "input": 0.1, "output": 0.4},
+    ],
 }
 WITHOUT = "sidelight_llm_calls_without_usage_total"
 
@@ -162,3 +170,88 @@ def test_two_instrumentations_of_one_call_count_once(daemon, killed):
     assert seen["llm_calls_without_usage"] == 0
     assert of_model(running, "inner") and not of_model(running, "outer")
     assert assert_ledger(running)("llm_tokens_total", token_type="total_tokens") == 14
+
+
+# --- cost ---------------------------------------------------------------------------------------
+
+USED = {"prompt_tokens": 1000, "completion_tokens": 200, "prompt_tokens_details": {"cached_tokens": 400}}
+COST = (600 * 2 + 400 * 0.5 + 200 * 10) / 1e6
+
+
+@pytest.fixture
+def prices(tmp_path):
+    """A configuration with prices, which lie beside it."""
+    (tmp_path / "prices.yaml").write_text(json.dumps(PRICES))
+    return {"prices": "prices.yaml"}
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_request_costs_what_its_calls_do(daemon, prices, killed):
+    running = daemon(prices)
+    agent = running.agent()
+    root = agent.start(kind="agent", name="a")
+    llm(agent, root, usage=USED)
+    agent.end(agent.start(kind="llm", model="alias", provider="q", parent=root), model="small-2", usage=USED)
+    agent.flush()
+    if killed:  # the stored spans are reckoned once more
+        running.kill()
+        agent.close()
+        running = daemon(prices)
+        agent = running.agent()
+    llm(agent, root, usage=USED)
+    agent.end(root)
+    agent.flush()
+    agent.bye()
+    agent.close()
+    (seen,) = running.observations()
+    small = (1000 * 0.1 + 200 * 0.4) / 1e6
+    assert seen["cost"] == pytest.approx(2 * COST + small, abs=1e-12)
+    assert (seen["currency"], seen["calls_without_cost"]) == ("USD", 0)
+    metrics = assert_ledger(running)
+    assert metrics("llm_cost_total", provider="p", model="m") == pytest.approx(2 * COST)
+    assert metrics("llm_cost_total", provider="q", model="alias") == pytest.approx(small)
+
+
+def test_a_call_without_a_price_is_counted_and_is_no_zero(daemon, prices):
+    running = daemon(prices)
+    with running.agent() as agent:
+        mixed = agent.start(kind="agent", name="mixed")
+        llm(agent, mixed, usage=USED)
+        llm(agent, mixed, "unlisted", usage=USED)
+        llm(agent, mixed)
+        agent.end(mixed)
+        unlisted = agent.start(kind="agent", name="unlisted")
+        llm(agent, unlisted, "unlisted", usage=USED)
+        agent.end(unlisted)
+        agent.flush()
+        agent.bye()
+    seen = {o["name"].split()[1]: (o["cost"], o["currency"], o["calls_without_cost"]) for o in running.observations()}
+    assert seen == {"mixed": (pytest.approx(COST), "USD", 2), "unlisted": (None, None, 1)}
+    metrics = assert_ledger(running)
+    assert {dict(labels)["model"] for n, labels in metrics if n == "llm_cost_total"} == {"m"}
+
+
+def test_without_prices_nothing_has_a_cost(daemon):
+    running = daemon()
+    with running.agent() as agent:
+        root = agent.start(kind="agent", name="a")
+        llm(agent, root, usage=USED)
+        agent.end(root)
+        agent.flush()
+        agent.bye()
+    (seen,) = running.observations()
+    assert (seen["cost"], seen["currency"], seen["calls_without_cost"]) == (None, None, 1)
+    assert not [n for n, _ in assert_ledger(running) if n.startswith("llm_cost")]
+
+
+def test_new_prices_want_a_restart_and_say_so(daemon, prices, tmp_path):
+    running = daemon(prices)
+    (tmp_path / "prices.yaml").write_text(json.dumps({"models": [{"model": "m", "input": 1}]}))
+    running.signal(signal.SIGHUP)
+    running.wait_for_line("restart sidelightd to use it")
+
+
+def test_prices_that_are_wrong_are_said_and_nothing_starts(refused, prices, tmp_path):
+    (tmp_path / "prices.yaml").write_text('models: [{"model": "m", "input": "cheap"}]')
+    code, said = refused(prices)
+    assert code == 2 and f"{tmp_path}/prices.yaml:1:34: models[0].input: 'cheap' is not a price" in said
