@@ -503,6 +503,9 @@ def test_threads_lose_and_mix_no_reports(transport, recorder):
 def in_a_process(code, path, *arguments):
     env = {k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "SIDELIGHT_"))}
     env["SIDELIGHT_SOCKET"] = str(path)
+    # Compiled once, as an installed package is; not into the source's own directory.
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    env["PYTHONPYCACHEPREFIX"] = str(path.parent / "compiled")
     command = [sys.executable, "-W", "error", "-c", code, *arguments]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
