@@ -92,7 +92,9 @@ def test_every_protocol_says_every_field_of_every_span(daemon, backends):
             scopes = [s for r in request.message.resource_spans for s in r.scope_spans]
             assert {s.scope.name for s in scopes} == {"sidelight"}
             encoding = "grpc-encoding" if protocol == "grpc" else "content-encoding"
-            assert request.headers.get(encoding) == ("gzip" if compression == "gzip" else None)
+            said = request.headers.get(encoding, "none")
+            # What is too small to become smaller goes as it is.
+            assert said == compression or (said == "none" and request.message.ByteSize() < 1024)
         assert found == [], f"{protocol}, {compression}, content {content}"
     assert_ledger(d, *(f"e{number}" for number in range(len(ways))))
 
