@@ -38,7 +38,7 @@ test('programs of both kinds compile', () => {
   const files = Object.keys(FILES).map((name) => path.join(directory, name));
   for (const file of files) fs.writeFileSync(file, `${FILES[path.basename(file)]}\n${PROGRAM}`);
   const tsc = path.join(PACKAGE, 'node_modules', 'typescript', 'bin', 'tsc');
-  const { status, stdout } = spawnSync(process.execPath, [tsc, ...FLAGS, ...files], { encoding: 'utf8' });
+  const { status, stdout } = spawnSync(process.execPath, [tsc, ...FLAGS, ...files], { encoding: 'utf8', cwd: PACKAGE });
   fs.rmSync(directory, { recursive: true });
   assert.equal(status, 0, stdout);
 });
