@@ -7,8 +7,8 @@ from setuptools import Extension, setup
 
 FAST = Extension(
     "sidelight._fast",
-    ["src/fast.c", "src/pack.c"],
-    depends=["src/pack.h"],
+    ["src/call.c", "src/fast.c", "src/handler.c", "src/lane.c", "src/pack.c", "src/place.c"],
+    depends=["src/call.h", "src/handler.h", "src/lane.h", "src/pack.h", "src/place.h"],
     py_limited_api=True,
     optional=True,
     extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra", "-Wno-unused-parameter", "-fvisibility=hidden"],

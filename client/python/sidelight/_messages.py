@@ -6,7 +6,7 @@ LangChain either: what has the fields is a message.
 
 from __future__ import annotations
 
-from typing import Any, Container, Optional
+from typing import Any, Optional
 
 ROLES = {
     "human": "user",
@@ -104,8 +104,8 @@ def last_words(outputs: Any) -> Any:
     return outputs
 
 
-def answer(response: Any, known: Container[type] = ()) -> dict[str, Any]:
-    """What an LLMResult says, as fields of an end; messages of the known types stay what they are."""
+def answer(response: Any) -> dict[str, Any]:
+    """What an LLMResult says, as fields of an end."""
     told = response.llm_output or {}
     output, finish = [], []
     usage = metadata = response_id = None
@@ -116,7 +116,7 @@ def answer(response: Any, known: Container[type] = ()) -> dict[str, Any]:
         if msg is None:
             output.append({"role": "assistant", "content": choice.text})
         else:
-            output.append(msg if type(msg) in known else message(msg, "assistant"))
+            output.append(message(msg, "assistant"))
             said = msg.response_metadata or {}
             reason = said.get("finish_reason") or said.get("stop_reason") or reason
             if "model_name" in said or "model" in said:

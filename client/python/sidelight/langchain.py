@@ -9,7 +9,6 @@ few words in a table of bounded size.
 from __future__ import annotations
 
 import sys
-from collections import deque
 from typing import Any, Optional, cast
 from uuid import UUID
 
@@ -21,9 +20,10 @@ from langchain_core.messages import (
     SystemMessage,
     ToolMessage,
 )
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
-from . import _streams
+from . import _api, _streams
 from ._api import (
     _langchain_run,
     error_of,
@@ -75,11 +75,6 @@ _SCALARS = frozenset({str, int, float, bool})
 # What a run ends with that is told to stop.
 _STOPPED = frozenset({"CancelledError", "GeneratorExit"})
 
-# Messages that the part in C can read by itself.
-_READ = frozenset((HumanMessage, AIMessage, AIMessageChunk, SystemMessage, ToolMessage))
-if _fast is not None:
-    for _type in _READ:
-        _fast.know(_type, ROLES.get(_type.model_fields["type"].default))
 
 
 class _Run:
@@ -133,13 +128,10 @@ def _around() -> Optional[bytes]:
 def _context(metadata: dict[str, Any], fields: dict[str, Any], root: bool) -> None:
     """What the metadata say, as fields of a start; the rest of them becomes attributes."""
     attrs = fields["attrs"]
-    if _fast is not None and type(metadata) is dict:
-        _fast.context(metadata, attrs, _NO_ATTRS)
-    else:
-        for name, value in metadata.items():
-            if type(value) in _SCALARS and type(name) is str:
-                if name not in _NO_ATTRS and name[:3] != "ls_":
-                    attrs[name] = value
+    for name, value in metadata.items():
+        if type(value) in _SCALARS and type(name) is str:
+            if name not in _NO_ATTRS and name[:3] != "ls_":
+                attrs[name] = value
     get = metadata.get
     if root:
         for name, attr in _PROMPT:
@@ -167,10 +159,7 @@ def _request(metadata: dict[str, Any], asked: dict[str, Any], fields: dict[str, 
 def _prompt(messages: Any) -> Any:
     if not messages:
         return None
-    first = messages[0]
-    if transport._lane is not None and type(first) is list and _READ.issuperset(map(type, first)):
-        return first
-    return list(map(any_message, first))
+    return list(map(any_message, messages[0]))
 
 
 def _one_or_all(prompts: Any) -> Any:
@@ -350,8 +339,7 @@ class SidelightCallbackHandler(BaseCallbackHandler):
 
     def on_llm_end(self, response: Any = None, *_: Any, run_id: Any = None, **kwargs: Any) -> None:
         try:
-            known = _READ if transport._lane is not None else ()
-            self._end(run_id.bytes, read(answer, response, known) or {})
+            self._end(run_id.bytes, read(answer, response) or {})
         except BaseException as error:
             absorb(error)
 
@@ -506,6 +494,12 @@ class SidelightCallbackHandler(BaseCallbackHandler):
     @guarded
     def on_custom_event(self, name: str, data: Any, *, run_id: UUID, **kwargs: Any) -> None:
         self._event(run_id, name, data=data)
+
+
+if _fast is not None:  # which does by itself what is plain
+    for _type in (HumanMessage, AIMessage, AIMessageChunk, SystemMessage, ToolMessage):
+        _fast.know(_type, ROLES.get(_type.model_fields["type"].default))
+    _fast.attach(SidelightCallbackHandler, globals(), vars(_api))
 
 
 def _has_graphs() -> bool:

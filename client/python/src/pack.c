@@ -159,8 +159,7 @@ static struct known {
 } known[MAX_KNOWN];
 static int known_count;
 
-/* A key of another type may compare itself in Python. */
-static bool has_plain_keys(PyObject *map)
+bool pack_has_plain_keys(PyObject *map)
 {
 	PyObject *key = NULL;
 	Py_ssize_t at = 0;
@@ -187,7 +186,7 @@ static bool put_call(struct out *o, PyObject *call, int depth)
 {
 	static const int order[] = {ID, NAME, ARGS};
 
-	if (!PyDict_CheckExact(call) || !has_plain_keys(call) || !put_head(o, 0x80, 0xde, 3))
+	if (!PyDict_CheckExact(call) || !pack_has_plain_keys(call) || !put_head(o, 0x80, 0xde, 3))
 		return false;
 	for (int k = 0; k < 3; k++) {
 		PyObject *value = PyDict_GetItemWithError(call, words[order[k]]);
@@ -254,9 +253,9 @@ static bool put_held(struct out *o, PyObject *held, PyObject *role, int depth)
 	PyObject *value[WORDS];
 	unsigned char *head = o->at;
 
-	if (!has_plain_keys(held))
+	if (!pack_has_plain_keys(held))
 		return false;
-	for (int w = 0; w < WORDS; w++) {
+	for (int w = CONTENT; w <= INVALID_TOOL_CALLS; w++) {
 		value[w] = PyDict_GetItemWithError(held, words[w]);
 		if (w != CONTENT && !is_plain_or_none(value[w]))
 			return false;
@@ -272,13 +271,23 @@ static bool put_held(struct out *o, PyObject *held, PyObject *role, int depth)
 	return true;
 }
 
+static PyObject *role_of(PyObject *message)
+{
+	for (int i = 0; i < known_count; i++)
+		if (known[i].type == Py_TYPE(message))
+			return known[i].role;
+	return NULL;
+}
+
+bool pack_is_message(PyObject *object)
+{
+	return role_of(object) != NULL;
+}
+
 /* An object of a type that pack_know() was told of; its dict is read without its own code. */
 static bool put_message(struct out *o, PyObject *message, int depth)
 {
-	PyObject *role = NULL;
-
-	for (int i = 0; i < known_count && !role; i++)
-		role = known[i].type == Py_TYPE(message) ? known[i].role : NULL;
+	PyObject *role = role_of(message);
 	PyObject *held = role ? PyObject_GenericGetDict(message, NULL) : NULL;
 	bool done = held && PyDict_CheckExact(held) && put_held(o, held, role, depth);
 
@@ -360,25 +369,16 @@ static bool put_value(struct out *o, PyObject *value, int depth)
 
 /* ---- The fields of a start and of an end ---- */
 
-enum form { TEXT, RUN, ANY, TEXTS, TEXT_OR_TEXTS, MAP };
-
-/* In the order of the protocol's tables. */
-static struct field {
+struct field {
 	const char *name;
-	enum form form;
+	enum pack_form form;
 	PyObject *key;
-} fields_of_start[] = {{"kind", TEXT, NULL},        {"name", TEXT, NULL},     {"parent", RUN, NULL},
-                       {"traceparent", TEXT, NULL}, {"session", TEXT, NULL},  {"user", TEXT, NULL},
-                       {"model", TEXT, NULL},       {"provider", TEXT, NULL}, {"input", ANY, NULL},
-                       {"tags", TEXTS, NULL},       {"attrs", MAP, NULL},     {NULL, ANY, NULL}},
-  fields_of_end[] = {{"input", ANY, NULL},
-                     {"output", ANY, NULL},
-                     {"usage", MAP, NULL},
-                     {"model", TEXT, NULL},
-                     {"finish", TEXT_OR_TEXTS, NULL},
-                     {"error", ANY, NULL},
-                     {"attrs", MAP, NULL},
-                     {NULL, ANY, NULL}};
+};
+
+#define AS_FIELD(word, name, form) {name, PACK_##form, NULL},
+
+static struct field fields_of_start[] = {PACK_START(AS_FIELD){NULL, PACK_ANY, NULL}};
+static struct field fields_of_end[] = {PACK_END(AS_FIELD){NULL, PACK_ANY, NULL}};
 
 static bool is_texts(PyObject *value)
 {
@@ -404,48 +404,46 @@ static bool is_run_id(PyObject *value)
 	       memcmp(PyBytes_AsString(value), zero, RUN_ID_BYTES) != 0;
 }
 
-static bool has_form(PyObject *value, enum form form)
+static bool has_form(PyObject *value, enum pack_form form)
 {
 	switch (form) {
-	case TEXT:
+	case PACK_TEXT:
 		return PyUnicode_CheckExact(value);
-	case RUN:
+	case PACK_RUN:
 		return is_run_id(value);
-	case TEXTS:
+	case PACK_TEXTS:
 		return is_texts(value);
-	case TEXT_OR_TEXTS:
+	case PACK_TEXT_OR_TEXTS:
 		return PyUnicode_CheckExact(value) || is_texts(value);
-	case MAP:
+	case PACK_MAP:
 		return PyDict_CheckExact(value) && PyDict_Size(value) <= MAX_ATTRS;
-	case ANY:
+	case PACK_ANY:
 		return true;
 	}
 	return false;
 }
 
 /* Left out: None, and lists and maps that have nothing to say. */
-static bool is_absent(PyObject *value, enum form form)
+static bool is_absent(PyObject *value, enum pack_form form)
 {
 	if (value == Py_None)
 		return true;
-	if (form == TEXTS && PyTuple_CheckExact(value))
+	if (form == PACK_TEXTS && PyTuple_CheckExact(value))
 		return PyTuple_Size(value) == 0;
-	return (form == MAP && PyDict_CheckExact(value) && PyDict_Size(value) == 0) ||
-	       (form == TEXTS && PyList_CheckExact(value) && PyList_Size(value) == 0);
+	return (form == PACK_MAP && PyDict_CheckExact(value) && PyDict_Size(value) == 0) ||
+	       (form == PACK_TEXTS && PyList_CheckExact(value) && PyList_Size(value) == 0);
 }
 
-static bool put_fields(struct out *o, PyObject *fields, const struct field *table)
+static bool put_fields(struct out *o, PyObject *const *values, const struct field *table)
 {
 	unsigned char *head = o->at;
 	unsigned char count = 0;
-	Py_ssize_t found = 0;
 
-	if (!PyDict_CheckExact(fields) || !has_plain_keys(fields) || !put_byte(o, 0x80))
+	if (!put_byte(o, 0x80))
 		return false;
 	for (const struct field *f = table; f->name; f++) {
-		PyObject *value = PyDict_GetItemWithError(fields, f->key);
+		PyObject *value = values[f - table];
 
-		found += value != NULL;
 		if (!value || is_absent(value, f->form))
 			continue;
 		if (!has_form(value, f->form) || !put_text(o, f->key) || !put_value(o, value, 0))
@@ -454,19 +452,36 @@ static bool put_fields(struct out *o, PyObject *fields, const struct field *tabl
 	}
 	*head = 0x80 | count;
 	o->nodes += count;
-	return found == PyDict_Size(fields) && o->nodes <= MAX_NODES;
+	return o->nodes <= MAX_NODES;
 }
 
-size_t pack_run(int kind, PyObject *run_id, int64_t unix_ns, int64_t mono_ns, PyObject *fields,
-                const unsigned char **ret_frame)
+static const struct field *table_of(int kind)
+{
+	return kind == 1 ? fields_of_start : kind == 2 ? fields_of_end : NULL;
+}
+
+bool pack_find(int kind, PyObject *fields, PyObject *values[PACK_FIELDS])
+{
+	const struct field *table = table_of(kind);
+	Py_ssize_t found = 0;
+
+	if (!table || !PyDict_CheckExact(fields) || !pack_has_plain_keys(fields))
+		return false;
+	for (const struct field *f = table; f->name; f++) {
+		values[f - table] = PyDict_GetItemWithError(fields, f->key);
+		found += values[f - table] != NULL;
+	}
+	return found == PyDict_Size(fields);
+}
+
+size_t pack_run(int kind, PyObject *run_id, int64_t unix_ns, int64_t mono_ns,
+                PyObject *const values[PACK_FIELDS], const unsigned char **ret_frame)
 {
 	struct out o = {buffer + 4, buffer + MAX_TEXT, 0};
-	const struct field *table = kind == 1 ? fields_of_start : fields_of_end;
-	bool fits = (kind == 1 || kind == 2) &&
-	            (PyUnicode_CheckExact(run_id) || PyBytes_CheckExact(run_id)) &&
+	bool fits = (PyUnicode_CheckExact(run_id) || PyBytes_CheckExact(run_id)) &&
 	            put_byte(&o, 0x95) && put_byte(&o, (uint64_t)kind) &&
 	            put_value(&o, run_id, 0) && put_int(&o, unix_ns) && put_int(&o, mono_ns) &&
-	            put_fields(&o, fields, table);
+	            put_fields(&o, values, table_of(kind));
 
 	PyErr_Clear();
 	if (!fits)

@@ -294,22 +294,6 @@ def test_a_long_key_is_left_to_python():
         assert by_c == (by_python if size == 256 else None)
 
 
-def test_metadata_are_the_same(monkeypatch):
-    langchain = pytest.importorskip("sidelight.langchain")
-    metadata = {"a": 1, "b": "x", "c": 0.5, "d": True, "e": None, "f": ("t",), "g": [1], 5: "x", "ls_x": 1}
-    metadata.update(thread_id="t", user_id="u", prompt_key="k", policy_mode="strict", checkpoint_ns="n", l="ls")
-    found = []
-    for part in (langchain._fast, None):
-        monkeypatch.setattr(langchain, "_fast", part)
-        for root in (True, False):
-            fields = {"attrs": {"own": 1}}
-            langchain._context(metadata, fields, root)
-            found.append(fields)
-    assert found[:2] == found[2:]
-    attrs = {"own": 1, "a": 1, "b": "x", "c": 0.5, "d": True, "l": "ls"}
-    assert found[1] == {"attrs": attrs, "session": "t", "user": "u"}
-
-
 # On its way
 
 

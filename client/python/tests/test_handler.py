@@ -1,0 +1,324 @@
+"""What LangChain tells a handler: the part in C and the Python beside it report the same of it."""
+
+import contextlib
+import random
+import sys
+import uuid
+
+import pytest
+from recorder import Recorder, only_runs
+
+import sidelight
+from sidelight import _api, _transport
+
+pytest.importorskip("sidelight._fast")
+langchain = pytest.importorskip("sidelight.langchain")
+
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage  # noqa: E402
+from langchain_core.outputs import ChatGeneration, Generation, LLMResult  # noqa: E402
+
+
+class Text(str):
+    pass
+
+
+class Dict(dict):
+    pass
+
+
+class Said(AIMessage):
+    pass
+
+
+class Id(uuid.UUID):
+    pass
+
+
+# What is called: what of a handler, its positional arguments, and its others. Runs are numbers.
+
+
+def start(what, *args, run=1, parent=None, **more):
+    return f"on_{what}_start", args, {"run_id": run, "parent_run_id": parent, **more}
+
+
+def end(what, *args, run=1, parent=None, **more):
+    return f"on_{what}_end", args, {"run_id": run, "parent_run_id": parent, **more}
+
+
+SERIALIZED = {"id": ["langchain", "ChatOpenAI"], "name": "ChatOpenAI", "kwargs": {"temperature": 1}}
+METADATA = {
+    "ls_provider": "openai",
+    "ls_model_name": "gpt-4o",
+    "ls_temperature": 0.5,
+    "ls_max_tokens": 100,
+    "langgraph_step": 1,
+    "langgraph_path": ("a", "b"),
+    "checkpoint_ns": "model:1",
+    "thread_id": "t",
+    "user_id": "u",
+    "prompt_key": "key",
+    "policy_mode": "strict",
+    "yes": True,
+    "half": 0.5,
+    "none": None,
+}
+ASKED = {"model": "gpt-4o-mini", "temperature": 0.7, "top_p": 1, "stop": None, "_type": "chat", "seed": 5}
+MESSAGES = [SystemMessage("Be brief."), HumanMessage("é" * 100)]
+CALLS = [{"id": "c1", "name": "weather", "args": {"city": "Oslo"}, "type": "tool_call"}]
+USAGE = {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7, "input_token_details": {"cache_read": 1}}
+SAID = {"finish_reason": "stop", "model_name": "gpt-4o-2026", "id": "chatcmpl-1"}
+
+
+def answer(*messages, info=None, told=None, of=ChatGeneration):
+    choices = [of(message=message, generation_info=info) for message in messages]
+    return LLMResult(generations=[choices], llm_output=told)
+
+
+ANSWER = answer(AIMessage("42", usage_metadata=USAGE, response_metadata=SAID, tool_calls=CALLS))
+
+PLAIN = {
+    "a model call": [
+        start("chat_model", SERIALIZED, [MESSAGES], metadata=METADATA, invocation_params=ASKED, tags=["a"], name=None),
+        end("llm", ANSWER, tags=["a"]),
+    ],
+    "a model call in a chain": [
+        start("chain", None, {"messages": MESSAGES}, name="agent", metadata=METADATA, tags=[]),
+        start("chat_model", SERIALIZED, [MESSAGES], run=2, parent=1, metadata=METADATA, invocation_params=ASKED),
+        end("llm", ANSWER, run=2, parent=1),
+        end("chain", {"messages": [*MESSAGES, AIMessage("yes")]}),
+    ],
+    "a tool call": [
+        start("chain", None, {}, name="tools"),
+        start("tool", {"name": "weather", "description": "of a city"}, "{'city': 'Oslo'}", run=2, parent=1,
+              inputs={"city": "Oslo"}, tool_call_id="c1", name="weather"),
+        end("tool", ToolMessage("sunny", tool_call_id="c1"), run=2, parent=1),
+        end("chain", {}),
+    ],
+    "a tool without inputs": [
+        start("tool", {"name": "t", "description": ""}, "in", tool_call_id=None),
+        end("tool", "out"),
+    ],
+    "a tool that returns blocks": [
+        start("tool", {"name": "t"}, "in"),
+        end("tool", ToolMessage([{"type": "text", "text": "x"}], tool_call_id="c1")),
+    ],
+    "an agent in an agent": [
+        start("chain", None, "question", name="outer"),
+        start("chain", None, {"messages": MESSAGES}, run=2, parent=1, name="inner", metadata={"lc_agent_name": "inner"}),
+        start("chain", None, 5, run=3, parent=2, name="LangGraph"),
+        start("chain", None, 5, run=4, parent=3, name="node", metadata={"lc_agent_name": "inner"}),
+        end("chain", 5, run=4, parent=3),
+        end("chain", None, run=3, parent=2),
+        end("chain", {"messages": []}, run=2, parent=1),
+        end("chain", AIMessage("done")),
+    ],
+    "nothing is known": [
+        start("chat_model", None, [MESSAGES], metadata=None, tags=None),
+        end("llm", answer(AIMessage(""), told={})),
+    ],
+    "a name from its path": [start("chat_model", {"id": ["a", "b"]}, [MESSAGES]), end("llm", ANSWER)],
+    "a name from nowhere": [start("chat_model", {"id": []}, [MESSAGES], name=""), end("llm", ANSWER)],
+    "many choices": [
+        start("chat_model", SERIALIZED, [MESSAGES]),
+        end("llm", answer(AIMessage("a", response_metadata=SAID), AIMessage("b", response_metadata={"stop_reason": "end"}),
+                          AIMessage("c"), info={"finish_reason": "length"}, told={"token_usage": {"total_tokens": 3}})),
+    ],
+    "an answer that says little": [
+        start("chat_model", SERIALIZED, [MESSAGES]),
+        end("llm", answer(AIMessage("a", id="run-1"), told={"id": "told-1", "usage": USAGE, "model_name": "m"})),
+    ],
+    "a made up id": [
+        start("chat_model", SERIALIZED, [MESSAGES]),
+        end("llm", answer(AIMessage("a", id="lc_run--1", response_metadata={"id": "", "model": "m"}))),
+    ],
+    "a conversation of dicts": [
+        start("chain", None, {"messages": [{"role": "user", "content": "hi"}, HumanMessage("hi")]}, name="x"),
+        end("chain", {"messages": [HumanMessage("a")], "more": 1}),
+    ],
+    "a session by another name": [
+        start("chain", None, {}, name="x", metadata={"session_id": "s", "conversation_id": "c", "prompt.version": "3"}),
+        end("chain", {}),
+    ],
+}
+
+ODD = {
+    "told twice": PLAIN["a model call"] * 2,
+    "started twice": [*PLAIN["a model call"][:1] * 2, *PLAIN["a model call"][1:]],
+    "ended twice": [*PLAIN["a model call"], *PLAIN["a model call"][1:]],
+    "never started": PLAIN["a model call"][1:],
+    "no run": [("on_llm_end", (ANSWER,), {}), ("on_chain_start", (None, {}), {"name": "x"})],
+    "a run that is none": [start("chain", None, {}, run="x"), start("chain", None, {}, run=2, parent=object())],
+    "a run of another type": [start("chain", None, {}, run=Id(int=5), name="x"), end("chain", {}, run=Id(int=5))],
+    "too little": [start("chat_model", run=1), start("chain", None, run=2), start("tool", run=3), end("llm"), end("tool")],
+    "by name": [
+        start("chat_model", serialized=SERIALIZED, messages=[MESSAGES]),
+        end("llm", response=ANSWER),
+    ],
+    "too much": [start("chain", None, {}, 1, 2, name="x"), end("chain", {}, 1, 2)],
+    "a stream": [
+        PLAIN["a model call"][0],
+        ("on_llm_new_token", ("a",), {"run_id": 1}),
+        ("on_llm_new_token", ("b",), {"run_id": 1}),
+        PLAIN["a model call"][1],
+    ],
+    "a failed tool": [
+        start("tool", {"name": "t"}, "in"),
+        end("tool", ToolMessage("broken", tool_call_id="c1", status="error")),
+    ],
+    "a tool that returns what is no message": [start("tool", {"name": "t"}, "in"), end("tool", {"a": 1})],
+    "a message of another type": [
+        start("chat_model", SERIALIZED, [[Said("x")]]),
+        end("llm", answer(Said("x", usage_metadata=USAGE))),
+    ],
+    "a completion": [
+        ("on_llm_start", (SERIALIZED, ["prompt"]), {"run_id": 1, "invocation_params": ASKED}),
+        end("llm", LLMResult(generations=[[Generation(text="x", generation_info={"finish_reason": "stop"})]])),
+    ],
+    "no choice": [start("chat_model", SERIALIZED, [MESSAGES]), end("llm", LLMResult(generations=[]))],
+    "an empty choice": [start("chat_model", SERIALIZED, [MESSAGES]), end("llm", LLMResult(generations=[[]]))],
+    "no messages": [start("chat_model", SERIALIZED, []), end("llm", ANSWER)],
+    "tuples": [start("chain", None, {"messages": [("user", "hi")]}, name="x"), end("chain", {"messages": [("ai", "hi")]})],
+    "one message": [start("chain", None, {"messages": HumanMessage("hi")}, name="x"), end("chain", {"messages": "hi"})],
+}
+
+
+@contextlib.contextmanager
+def by(way, path, monkeypatch):
+    """A collector, and a process that reports in C or all in Python."""
+    with monkeypatch.context() as patch:
+        patch.setenv("SIDELIGHT_SOCKET", str(path))
+        patch.setattr(_api, "_inherited", None)
+        if way == "python":
+            patch.setattr(_transport, "Lane", None)
+        for table in (langchain._runs, _api._above, *langchain._ended):
+            table.clear()
+        _api.transport.after_fork()
+        with Recorder(path) as recorder:
+            handler = sidelight.SidelightCallbackHandler()
+            handler.on_chain_start(None, {}, run_id=uuid.UUID(int=1 << 90), name="first")
+            handler.on_chain_end({}, run_id=uuid.UUID(int=1 << 90))
+            yield recorder
+        _api.transport.after_fork()
+
+
+def call(handler, name, args, kwargs):
+    for key in ("run_id", "parent_run_id"):
+        if type(kwargs.get(key)) is int and 0 < kwargs[key] < 1 << 64:
+            kwargs = {**kwargs, key: uuid.UUID(int=kwargs[key])}
+    assert getattr(handler, name)(*args, **kwargs) is None
+
+
+def report(way, path, monkeypatch, calls):
+    """What arrives, less the times, and what is remembered at the end."""
+    with by(way, path, monkeypatch) as recorder:
+        handler = sidelight.SidelightCallbackHandler()
+        for name, args, kwargs in calls:
+            call(handler, name, args, kwargs)
+        assert sidelight.flush(5)
+        arrived = [[*m[:2], *m[4:]] for m in only_runs(recorder.messages)[2:]]
+        runs = {key: (run.parent, run.stream is None) for key, run in langchain._runs.items()}
+        return arrived, runs, dict(_api._above), set().union(*langchain._ended)
+
+
+@pytest.mark.parametrize("calls", [*PLAIN.values(), *ODD.values()], ids=[*PLAIN, *ODD])
+def test_both_ways_report_the_same(tmp_path, monkeypatch, calls):
+    by_c = report("fast", tmp_path / "c.sock", monkeypatch, calls)
+    by_python = report("python", tmp_path / "p.sock", monkeypatch, calls)
+    assert by_c == by_python
+
+
+@pytest.mark.parametrize("calls", PLAIN.values(), ids=PLAIN)
+def test_what_is_plain_runs_no_python(tmp_path, monkeypatch, calls):
+    with by("fast", tmp_path / "c.sock", monkeypatch):
+        handler, called = sidelight.SidelightCallbackHandler(), []
+        sys.setprofile(lambda frame, what, _: what == "call" and called.append(frame.f_code))
+        try:
+            for name, args, kwargs in calls:
+                call(handler, name, args, kwargs)
+        finally:
+            sys.setprofile(None)
+        assert sidelight.flush(5)
+    assert not [code.co_name for code in called if "/sidelight/" in code.co_filename]
+
+
+# Anything at all
+
+WORDS = [
+    *("name", "id", "description", "model", "model_name", "temperature", "stop", "seed", "type", "x", "…"),
+    *("thread_id", "session_id", "user_id", "prompt_key", "ls_model_name", "ls_provider", "ls_max_tokens"),
+    *("lc_agent_name", "checkpoint_ns", "finish_reason", "stop_reason", "token_usage", "usage", "messages"),
+]
+
+
+class Anything:
+    """Values as nobody would pass them, the same ones for the same seed."""
+
+    def __init__(self, seed):
+        self._random = random.Random(seed)
+        self.choice = self._random.choice
+
+    def odd(self):
+        made = [None, "", "x", "é", 0, 7, -1, True, False, 0.5, b"b", [], {}, (), ["a"], ("a", 1), {"a": 1}, {1: 2}]
+        made += [Text("t"), Dict(a=1), "\ud800", 1 << 70, {"s"}, MESSAGES[0], Said("s"), range(3), "x" * 70_000]
+        return self.choice(made)
+
+    def some(self, plain):
+        """Mostly what is expected."""
+        return plain if self._random.random() < 0.8 else self.odd()
+
+    def dict(self):
+        count = self._random.randrange(6)
+        made = {self.some(self.choice(WORDS)) if n == 9 else self.choice(WORDS): self.some("v") for n in range(count)}
+        if self._random.random() < 0.1:
+            made[Text(self.choice(WORDS))] = "v"
+        return self.some(made)
+
+    def message(self):
+        fields = {"content": self.some("said"), "type": "ai", "tool_calls": self.some(CALLS), "id": self.some("id-1")}
+        fields.update(usage_metadata=self.some(USAGE), response_metadata=self.dict(), name=self.some(None))
+        fields.update(invalid_tool_calls=self.some([]), additional_kwargs={})
+        for name in ("id", "usage_metadata", "response_metadata", "tool_calls"):
+            if self._random.random() < 0.1:
+                del fields[name]
+        return self.choice([AIMessage, AIMessage, Said]).model_construct(**fields)
+
+    def result(self):
+        def one():
+            made = ChatGeneration.model_construct(message=self.some(self.message()), generation_info=self.dict())
+            return self.some(made)
+
+        choices = [one() for _ in range(self.choice([1, 1, 1, 0, 2]))]
+        return LLMResult.model_construct(generations=self.some([self.some(choices)]), llm_output=self.dict())
+
+    def conversation(self):
+        return [self.some(HumanMessage("hi")) for _ in range(self._random.randrange(3))]
+
+    def call(self):
+        run = self._random.randrange(1, 12)
+        more = {"run_id": self.some(run), "parent_run_id": self.choice([None, self.some(run - 1 or None)])}
+        what = self.choice(["chat_model", "llm", "chain", "chain end", "tool", "tool end"])
+        if what in ("chat_model", "chain", "tool"):
+            more.update(tags=self.some(["a"]), metadata=self.dict(), name=self.some("name"))
+        if what == "chat_model":
+            return "on_chat_model_start", (self.dict(), self.some([self.conversation()])), {**more, "invocation_params": self.dict()}
+        if what == "llm":
+            return "on_llm_end", (self.some(self.result()),), more
+        if what == "chain":
+            return "on_chain_start", (self.dict(), self.some({"messages": self.some(self.conversation())})), more
+        if what == "chain end":
+            return "on_chain_end", (self.some({"messages": self.some(self.conversation())}),), more
+        if what == "tool":
+            return "on_tool_start", (self.dict(), self.some("in")), {**more, "inputs": self.dict(), "tool_call_id": self.some("c")}
+        return "on_tool_end", (self.some(ToolMessage.model_construct(content=self.some("x"), status=self.some("success"))),), more
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_both_ways_report_the_same_of_anything(tmp_path, monkeypatch, seed):
+    anything = Anything(seed)
+    calls = [anything.call() for _ in range(1500)]
+    by_c = report("fast", tmp_path / "c.sock", monkeypatch, calls)
+    by_python = report("python", tmp_path / "p.sock", monkeypatch, calls)
+    assert len(by_c[0]) > 500
+    for one, other in zip(by_c[0], by_python[0]):
+        assert one == other
+    assert by_c == by_python
