@@ -234,14 +234,14 @@ static void read_choice(struct call *c, struct answer *a, PyObject *generation)
 	PyTypeObject *type = Py_TYPE(generation);
 	PyObject *held = type == choice || type == choice_chunk ? call_held(c, generation) : NULL;
 	PyObject *message = call_get(held, MESSAGE);
-	PyObject *words_of = message && pack_is_message(message) ? call_held(c, message) : NULL;
+	PyObject *inside = message && pack_is_message(message) ? call_held(c, message) : NULL;
 
-	if (!words_of) {
+	if (!inside) {
 		c->odd = true;
 		return;
 	}
 	PyObject *info = call_dict(c, call_get(held, GENERATION_INFO));
-	PyObject *said = call_dict(c, call_get(words_of, RESPONSE_METADATA));
+	PyObject *said = call_dict(c, call_get(inside, RESPONSE_METADATA));
 	PyObject *reason =
 		call_either(c, call_get(info, FINISH_REASON), call_get(info, STOP_REASON));
 	PyObject *said_reason =
@@ -250,8 +250,8 @@ static void read_choice(struct call *c, struct answer *a, PyObject *generation)
 	if (call_get(said, MODEL_NAME) || call_get(said, MODEL))
 		info = said;
 	append(c, a->output, message);
-	a->usage = call_either(c, a->usage, call_get(words_of, USAGE_METADATA));
-	a->id = a->id ? a->id : response_id(c, words_of, said);
+	a->usage = call_either(c, a->usage, call_get(inside, USAGE_METADATA));
+	a->id = a->id ? a->id : response_id(c, inside, said);
 	a->metadata = a->metadata ? a->metadata : info;
 	if (call_is_true(c, reason))
 		append(c, a->finish, reason);
@@ -318,11 +318,11 @@ static bool chain_end(struct call *c)
 {
 	PyObject *outputs = call_argument(c, 0);
 	bool is_root = call_is_none(call_get(c->kwargs, PARENT_RUN_ID));
-	PyObject *words_of = is_root ? last_words(c, outputs) : NULL;
+	PyObject *words = is_root ? last_words(c, outputs) : NULL;
 
-	c->field[END_OUTPUT] = words_of;
+	c->field[END_OUTPUT] = words;
 	bool sent = send_end(c);
-	Py_XDECREF(words_of);
+	Py_XDECREF(words);
 	return sent;
 }
 

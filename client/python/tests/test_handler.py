@@ -182,6 +182,12 @@ ODD = {
 }
 
 
+def forget():
+    for table in (langchain._runs, _api._above, *langchain._ended):
+        table.clear()
+    _api.transport.after_fork()
+
+
 @contextlib.contextmanager
 def by(way, path, monkeypatch):
     """A collector, and a process that reports in C or all in Python."""
@@ -190,15 +196,13 @@ def by(way, path, monkeypatch):
         patch.setattr(_api, "_inherited", None)
         if way == "python":
             patch.setattr(_transport, "Lane", None)
-        for table in (langchain._runs, _api._above, *langchain._ended):
-            table.clear()
-        _api.transport.after_fork()
+        forget()
         with Recorder(path) as recorder:
             handler = sidelight.SidelightCallbackHandler()
             handler.on_chain_start(None, {}, run_id=uuid.UUID(int=1 << 90), name="first")
             handler.on_chain_end({}, run_id=uuid.UUID(int=1 << 90))
             yield recorder
-        _api.transport.after_fork()
+        forget()
 
 
 def call(handler, name, args, kwargs):
