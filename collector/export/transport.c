@@ -11,6 +11,8 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "export/transport_headers.h"
+#include "export/transport_hint.h"
 
 enum {
 	CONNECT_TIMEOUT_MS = 5000,
@@ -19,8 +21,6 @@ enum {
 	UPLOAD_BYTES = 128 * 1024, // of each request: malloc maps larger ones anew every time
 	CURL_8 = 0x080000,
 };
-
-#define BROKEN_HINT "the backend, or a proxy before it, ended the connection: see its log"
 
 struct transport {
 	const struct exporter_config *config;
@@ -247,87 +247,6 @@ static void read_facts(struct transport *t, struct transport_result *ret)
 	ret->sent = (size_t)sent >= body_len(t->body);
 }
 
-/* TLS libraries say what is wrong with whom in words only. */
-static const char *tls_hint(const char *words)
-{
-	static const struct {
-		const char *words, *hint;
-	} table[] = {
-		{"has expired", "the backend's certificate has expired: it must be renewed there"},
-		{"not yet valid",
-	         "the backend's certificate is not valid yet: are the clocks right?"},
-		{"subject name",
-	         "the certificate is for another name: check the endpoint's host, or "
-	         "set tls.server_name"},
-		{"does not match",
-	         "the certificate is for another name: check the endpoint's host, or "
-	         "set tls.server_name"},
-		{"certificate required",
-	         "the backend wants a client certificate: set tls.cert_file and "
-	         "tls.key_file"},
-		{"handshake failure",
-	         "the backend may want a client certificate: tls.cert_file and "
-	         "tls.key_file"},
-		{"alert unknown ca", "the backend doesn't know the CA of tls.cert_file"},
-		{"alert",
-	         "the backend refused the handshake: check tls.cert_file and tls.min_version"},
-		{"wrong version number", "no TLS is spoken there: http:// instead of https://?"},
-		{"issuer", "the certificate's CA is not known here: give its file as tls.ca_file"},
-		{"self-signed",
-	         "the certificate's CA is not known here: give its file as tls.ca_file"},
-		{"self signed",
-	         "the certificate's CA is not known here: give its file as tls.ca_file"},
-	};
-
-	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
-		if (strcasestr(words, table[i].words))
-			return table[i].hint;
-	return "check the endpoint's scheme and its certificate";
-}
-
-static const char *protocol_hint(bool grpc)
-{
-	return grpc ? "does it speak OTLP over gRPC there? (usually port 4317; 4318 is HTTP)"
-	            : "does it speak OTLP over HTTP there? (usually port 4318; 4317 is gRPC)";
-}
-
-static const char *hint_of(const struct transport *t, CURLcode code)
-{
-	bool grpc = t->config->protocol == OTLP_GRPC;
-
-	switch (code) {
-	case CURLE_COULDNT_CONNECT:
-		return t->endpoint->socket
-		               ? "is the backend running, and may sidelightd open its socket?"
-		               : "is the backend running?";
-	case CURLE_COULDNT_RESOLVE_HOST:
-		return "check the endpoint's host name";
-	case CURLE_COULDNT_RESOLVE_PROXY:
-		return "check the host name in the proxy variable";
-	case CURLE_PEER_FAILED_VERIFICATION:
-	case CURLE_SSL_CONNECT_ERROR:
-		return t->endpoint->tls ? tls_hint(t->error) : "";
-	case CURLE_RECV_ERROR: // TLS 1.3 tells of a client certificate only then
-		return t->endpoint->tls ? tls_hint(t->error) : BROKEN_HINT;
-	case CURLE_SEND_ERROR:
-		return BROKEN_HINT;
-	case CURLE_SSL_CERTPROBLEM:
-		return "check tls.cert_file and tls.key_file";
-	case CURLE_SSL_CACERT_BADFILE:
-		return "check tls.ca_file";
-	case CURLE_OPERATION_TIMEDOUT:
-		return "is the endpoint right, and no firewall in between? a backend that is only "
-		       "slow needs a longer timeout";
-	case CURLE_UNSUPPORTED_PROTOCOL:
-	case CURLE_WEIRD_SERVER_REPLY:
-	case CURLE_GOT_NOTHING:
-	case CURLE_HTTP2:
-		return protocol_hint(grpc);
-	default:
-		return "";
-	}
-}
-
 /* curl has the code of an HTTP/2 reset in its words only: "... (err 7)". */
 static uint32_t reset_code(const char *words)
 {
@@ -386,7 +305,7 @@ void transport_post(struct transport *t, const struct transport_body *body,
 	if (code == CURLE_OK)
 		return;
 	ret->http2_error = reset_code(t->error);
-	ret->hint = hint_of(t, code);
+	ret->hint = transport_hint(code, t->error, t->endpoint, t->config->protocol == OTLP_GRPC);
 	say_failure(t, code);
 }
 
@@ -402,78 +321,6 @@ void transport_rest(struct transport *t)
 }
 
 /* --- opening --- */
-
-static int add_line(struct curl_slist **list, const char *line)
-{
-	struct curl_slist *longer = curl_slist_append(*list, line);
-
-	if (!longer)
-		return -ENOMEM;
-	*list = longer;
-	return 0;
-}
-
-static int add_pair(struct curl_slist **list, const struct config_pair *pair)
-{
-	char *line = NULL;
-
-	if (strpbrk(pair->key, "\r\n:") || strpbrk(pair->value, "\r\n"))
-		return -EINVAL;
-	// curl's way to send a header without a value.
-	int n = *pair->value ? asprintf(&line, "%s: %s", pair->key, pair->value)
-	                     : asprintf(&line, "%s;", pair->key);
-
-	if (n < 0)
-		return -ENOMEM;
-	int err = add_line(list, line);
-	free(line);
-	return err;
-}
-
-static int add_grpc_lines(struct curl_slist **list, const struct exporter_config *config)
-{
-	char timeout[48];
-
-	// At most eight digits: milliseconds, as far as timeouts go.
-	snprintf(timeout, sizeof(timeout), "grpc-timeout: %llum",
-	         (unsigned long long)(config->timeout_ns / NS_PER_MS));
-	int err = add_line(list, "content-type: application/grpc");
-	if (!err)
-		err = add_line(list, "te: trailers");
-	if (!err)
-		err = add_line(list, "grpc-accept-encoding: identity");
-	if (!err)
-		err = add_line(list, timeout);
-	if (!err && config->compression == COMPRESSION_GZIP)
-		err = add_line(list, "grpc-encoding: gzip"); // each message says whether it is
-	return err;
-}
-
-static int add_own_lines(struct curl_slist **list, const struct exporter_config *config)
-{
-	switch (config->protocol) {
-	case OTLP_GRPC:
-		return add_grpc_lines(list, config);
-	case OTLP_HTTP_JSON:
-		return add_line(list, "Content-Type: application/json");
-	default:
-		return add_line(list, "Content-Type: application/x-protobuf");
-	}
-}
-
-static int make_headers(struct curl_slist **list, const struct exporter_config *config, bool gzip)
-{
-	int err = add_own_lines(list, config);
-
-	if (!err)
-		err = add_line(list, "Expect:"); // else curl waits a second for a 100
-	if (!err && gzip && config->protocol != OTLP_GRPC)
-		err = add_line(list, "Content-Encoding: gzip");
-	for (size_t i = 0; i < config->header_count && !err; i++)
-		if (strcasecmp(config->headers[i].key, "content-type") != 0)
-			err = add_pair(list, &config->headers[i]);
-	return err;
-}
 
 static void set_protocol(struct transport *t)
 {
@@ -525,7 +372,7 @@ static int set_route(struct transport *t, struct curl_slist **connect_to)
 	}
 	if (!e->connect_to)
 		return 0;
-	int err = add_line(connect_to, e->connect_to);
+	int err = transport_headers_add(connect_to, e->connect_to);
 	curl_easy_setopt(t->easy, CURLOPT_CONNECT_TO, *connect_to);
 	return err;
 }
@@ -568,9 +415,9 @@ static int prepare(struct transport *t)
 		return -ENOMEM;
 	set_options(t);
 	set_protocol(t);
-	int err = make_headers(&t->headers, t->config, false);
+	int err = transport_headers_make(&t->headers, t->config, false);
 	if (!err)
-		err = make_headers(&t->gzip_headers, t->config, true);
+		err = transport_headers_make(&t->gzip_headers, t->config, true);
 	if (!err)
 		err = set_route(t, &t->connect_to);
 	return err || !t->endpoint->tls ? err : set_tls(t->easy, &t->config->tls);

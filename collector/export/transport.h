@@ -1,8 +1,9 @@
 /* transport.h - one POST to one endpoint over HTTP/1.1 or HTTP/2, and what came back.
  *
- * The only file that knows curl, but for the endpoint's URL. Belongs to one thread; one request at
- * a time, its connection kept for the next. No redirect is followed, no answer decompressed, and
- * none read past CAP_EXPORT_RESPONSE. The abort descriptor ends a request at once, wherever it is.
+ * Only it and its transport_*.c know curl, but for the endpoint's URL. Belongs to one thread; one
+ * request at a time, its connection kept for the next. No redirect is followed, no answer
+ * decompressed, and none read past CAP_EXPORT_RESPONSE. The abort descriptor ends a request at
+ * once, wherever it is.
  */
 #pragma once
 

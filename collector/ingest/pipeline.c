@@ -12,6 +12,8 @@
 #include "base/log.h"
 #include "core/id.h"
 #include "core/otlp_metrics.h"
+#include "ingest/fill.h"
+#include "ingest/own_resource.h"
 #include "ingest/restore.h"
 #include "store/batch.h"
 #include "store/commit.h"
@@ -70,71 +72,17 @@ static struct batch *batch_of(void *ctx)
 
 static int take_span(void *ctx, const struct finished_span *span)
 {
-	struct record_parts parts = {
-		.head = span->head,
-		.base = &span->base,
-		.base_count = 1,
-		.content = &span->content,
-		.content_count = 1,
-		.start_ns = span->start_ns,
-		.end_ns = span->end_ns,
-	};
-	struct str resource = {(char *)span->source->resource.data, span->source->resource.len};
-
-	memcpy(parts.trace_id, span->trace_id, sizeof(parts.trace_id));
-	return batch_add_record(&batch_of(ctx)->spans, &parts, span->source->id, resource);
+	return fill_span(batch_of(ctx), span);
 }
 
 static int take_observation(void *ctx, const struct observation *o)
 {
-	struct observation_head head = {
-		.start_ns = o->start_ns,
-		.created_ns = o->created_ns,
-		.root_len = (uint32_t)o->root.len,
-	};
-	struct str base[3] = {{(char *)&head, sizeof(head)}, o->root, o->meta};
-	struct record_parts parts = {
-		.head = {.kind = (uint8_t)o->kind, .status = (uint8_t)o->status},
-		.base = base,
-		.base_count = 3,
-		.content = &o->content,
-		.content_count = 1,
-		.start_ns = o->start_ns,
-		.end_ns = o->created_ns,
-	};
-
-	memcpy(head.trace_id, o->trace_id, sizeof(head.trace_id));
-	memcpy(head.span_id, o->span_id, sizeof(head.span_id));
-	memcpy(parts.trace_id, o->trace_id, sizeof(parts.trace_id));
-	uint64_t resource_id = id_hash64(0, o->resource.p, o->resource.len);
-	return batch_add_record(&batch_of(ctx)->observations, &parts, resource_id, o->resource);
+	return fill_observation(batch_of(ctx), o);
 }
 
 static int take_event(void *ctx, const struct orphan_event *e)
 {
-	struct observation_head head = {
-		.start_ns = e->time_ns,
-		.created_ns = e->received_ns,
-		.root_len = (uint32_t)e->span.len,
-	};
-	struct str base[2] = {{(char *)&head, sizeof(head)}, e->span};
-	// Without a trace id of its own in the directory: it is nobody's observation.
-	struct record_parts parts = {
-		.head = {.kind = KIND_OTHER, .flags = RECORD_EVENT},
-		.base = base,
-		.base_count = 2,
-		.start_ns = e->time_ns,
-		.end_ns = e->received_ns,
-	};
-	struct batch *b = batch_of(ctx);
-	struct str resource = {(char *)e->source->resource.data, e->source->resource.len};
-
-	memcpy(head.trace_id, e->trace_id, sizeof(head.trace_id));
-	memcpy(head.span_id, e->span_id, sizeof(head.span_id));
-	uint64_t resource_id = id_hash64(0, resource.p, resource.len);
-	int rc = batch_add_record(&b->observations, &parts, resource_id, resource);
-	b->events += rc == 0;
-	return rc;
+	return fill_event(batch_of(ctx), e);
 }
 
 static int put_open(void *ctx, const struct run_id *run, const struct open_head *head,
@@ -418,44 +366,6 @@ static int start_runs(struct pipeline *p)
 	return rc < 0 ? rc : restore_runs(p->runs, p->o.store, now());
 }
 
-/* A random UUID: which of many collectors, and which start of it. */
-static void instance_id(char ret[37])
-{
-	uint8_t id[16];
-	char hex[32];
-
-	if (uv_random(NULL, NULL, id, sizeof(id), 0, NULL) < 0) {
-		uint64_t words[] = {clock_unix_ns(), clock_mono_ns()};
-		memcpy(id, words, sizeof(id));
-	}
-	id[6] = (uint8_t)((id[6] & 0x0f) | 0x40);
-	id[8] = (uint8_t)((id[8] & 0x3f) | 0x80);
-	hex_write(hex, id, sizeof(id));
-	snprintf(ret, 37, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16, hex + 20);
-}
-
-static int describe_ourselves(struct pipeline *p)
-{
-	const struct config *c = p->o.config;
-	size_t count = c->service_attribute_count;
-	struct resource_pair *extra = calloc(count + 2, sizeof(*extra));
-	char id[37];
-
-	if (!extra)
-		return -ENOMEM;
-	instance_id(id);
-	for (size_t i = 0; i < count; i++)
-		extra[i] = (struct resource_pair){str_of(c->service_attributes[i].key),
-		                                  str_of(c->service_attributes[i].value)};
-	extra[count] = (struct resource_pair){STR("service.version"), STR(SIDELIGHT_VERSION)};
-	extra[count + 1] = (struct resource_pair){STR("service.instance.id"), str_of(id)};
-	buf_init(&p->resource, MIB);
-	encode_resource(&p->resource, str_of(c->service_name ? c->service_name : "sidelight"),
-	                (struct str){0}, STR(SIDELIGHT_VERSION), extra, count + 2);
-	free(extra);
-	return buf_error(&p->resource);
-}
-
 static void on_closed(uv_handle_t *handle)
 {
 	struct pipeline *p = handle->data;
@@ -505,7 +415,8 @@ int pipeline_start(struct pipeline **ret, const struct pipeline_options *options
 		batch_init(&p->batches[i]);
 	init_handles(p);
 	p->start_ns = clock_unix_ns();
-	int rc = describe_ourselves(p);
+	buf_init(&p->resource, MIB);
+	int rc = own_resource(&p->resource, p->o.config);
 	if (rc == 0)
 		rc = start_runs(p);
 	if (rc == 0)
