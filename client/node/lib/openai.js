@@ -22,7 +22,7 @@ class Call {
     this.api = api;
     this.ended = false;
     this.parsing = false;
-    const where = place(parentWithin(langchainRun()), this.id);
+    const where = place(parentWithin(langchainRun()));
     startRun(this.id, { ...where, provider: providerOf(client?.baseURL), ...api.request(body ?? {}) }, when);
   }
 

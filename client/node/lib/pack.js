@@ -46,7 +46,7 @@ class Packer {
   /** The frame: borrowed, until the next message begins. */
   frame() {
     const { buf } = this;
-    buf.writeUInt32BE(this.pos - 4, 0);
+    put32(buf, 0, this.pos - 4);
     if (buf.length > KEPT) this.buf = Buffer.allocUnsafeSlow(KEPT);
     return buf.subarray(0, this.pos);
   }
@@ -87,7 +87,7 @@ class Packer {
     let { pos } = this;
     if (high !== 0) {
       buf[pos++] = 0xcf;
-      pos = buf.writeUInt32BE(low, buf.writeUInt32BE(high, pos));
+      pos = put32(buf, put32(buf, pos, high), low);
     } else if (low < 0x80) {
       buf[pos++] = low;
     } else if (low < 0x100) {
@@ -95,10 +95,10 @@ class Packer {
       buf[pos++] = low;
     } else if (low < 0x10000) {
       buf[pos++] = 0xcd;
-      pos = buf.writeUInt16BE(low, pos);
+      pos = put16(buf, pos, low);
     } else {
       buf[pos++] = 0xce;
-      pos = buf.writeUInt32BE(low, pos);
+      pos = put32(buf, pos, low);
     }
     this.pos = pos;
   }
@@ -137,13 +137,14 @@ class Packer {
     }
   }
 
-  /** [seconds, nanoseconds] as nanoseconds; every product here is exact in a double. */
+  /** [seconds, nanoseconds] as nanoseconds. A double holds them to some hundreds, which is enough for
+   * the upper half. */
   time(when) {
     if (typeof when === 'bigint') return this.bigint(when);
-    const [seconds, ns] = when;
-    const upper = seconds * 15258; // 1e9 = 15258 × 2^16 + 51712
-    const rest = (upper % 65536) * 65536 + seconds * 51712 + ns;
-    this.uint(Math.floor(upper / 65536) + Math.floor(rest / 2 ** 32), rest % 2 ** 32);
+    const seconds = when[0];
+    const ns = when[1];
+    const low = (Math.imul(seconds, 1e9) + ns) >>> 0;
+    this.uint(Math.round((seconds * 1e9 + ns - low) / 2 ** 32), low);
   }
 
   // Text and bytes
@@ -202,10 +203,10 @@ class Packer {
       buf[pos + 1] = bytes;
     } else if (needed === 3) {
       buf[pos] = 0xda;
-      buf.writeUInt16BE(bytes, pos + 1);
+      put16(buf, pos + 1, bytes);
     } else {
       buf[pos] = 0xdb;
-      buf.writeUInt32BE(bytes, pos + 1);
+      put32(buf, pos + 1, bytes);
     }
     this.pos = pos + needed + bytes;
   }
@@ -221,10 +222,10 @@ class Packer {
       this.pos += 2;
     } else if (length < 0x10000) {
       buf[this.pos] = 0xc5;
-      this.pos = buf.writeUInt16BE(length, this.pos + 1);
+      this.pos = put16(buf, this.pos + 1, length);
     } else {
       buf[this.pos] = 0xc6;
-      this.pos = buf.writeUInt32BE(length, this.pos + 1);
+      this.pos = put32(buf, this.pos + 1, length);
     }
     buf.set(length < value.length ? value.subarray(0, length) : value, this.pos);
     this.pos += length;
@@ -251,10 +252,10 @@ class Packer {
     if (count < 16) buf[this.pos++] = fix | count;
     else if (count < 0x10000) {
       buf[this.pos] = wide;
-      this.pos = buf.writeUInt16BE(count, this.pos + 1);
+      this.pos = put16(buf, this.pos + 1, count);
     } else {
       buf[this.pos] = wide + 1;
-      this.pos = buf.writeUInt32BE(count, this.pos + 1);
+      this.pos = put32(buf, this.pos + 1, count);
     }
   }
 
@@ -417,6 +418,22 @@ class Packer {
   }
 }
 
+// Buffer's own check what we know, which takes longer than the writing.
+
+function put16(buf, pos, value) {
+  buf[pos] = value >>> 8;
+  buf[pos + 1] = value;
+  return pos + 2;
+}
+
+function put32(buf, pos, value) {
+  buf[pos] = value >>> 24;
+  buf[pos + 1] = value >>> 16;
+  buf[pos + 2] = value >>> 8;
+  buf[pos + 3] = value;
+  return pos + 4;
+}
+
 function textHead(length) {
   return length < 32 ? 1 : length < 0x100 ? 2 : length < 0x10000 ? 3 : 5;
 }
@@ -432,11 +449,14 @@ function read(value, key) {
 
 /** The keys with a value; like JSON, we don't speak of functions. */
 function said(value, keys) {
-  const has = (key) => {
-    const type = typeof read(value, key);
-    return type !== 'undefined' && type !== 'function';
-  };
-  return keys.every(has) ? keys : keys.filter(has);
+  for (let i = 0; i < keys.length; i++) {
+    if (!isSaid(read(value, keys[i]))) return keys.filter((key) => isSaid(read(value, key)));
+  }
+  return keys;
+}
+
+function isSaid(value) {
+  return value !== undefined && typeof value !== 'function';
 }
 
 /** Says whether a key may become another one's twin when it is cut or made valid UTF-8. */
