@@ -70,6 +70,7 @@ class Packer {
   // Numbers
 
   number(value) {
+    if (value >>> 0 === value) return this.uint(0, value);
     if (!Number.isSafeInteger(value)) return this.double(value);
     if (value >= 0) return this.uint(Math.floor(value / 2 ** 32), value >>> 0);
     return this.negative(value);
@@ -227,7 +228,8 @@ class Packer {
       buf[this.pos] = 0xc6;
       this.pos = put32(buf, this.pos + 1, length);
     }
-    buf.set(length < value.length ? value.subarray(0, length) : value, this.pos);
+    if (length === 16) for (let i = 0; i < 16; i++) buf[this.pos + i] = value[i]; // an id
+    else buf.set(length < value.length ? value.subarray(0, length) : value, this.pos);
     this.pos += length;
   }
 
@@ -319,7 +321,24 @@ class Packer {
   map(value, depth) {
     const keys = Object.keys(value);
     if (depth >= MAX_DEPTH) return this.text(`<map of ${keys.length}>`);
-    this.entries(value, said(value, keys), depth + 1);
+    if (keys.length < 16 && keys.length <= this.nodes) this.few(value, keys, depth + 1);
+    else this.entries(value, said(value, keys), depth + 1);
+  }
+
+  /** Entries whose count fits in the first byte: it is known when they are written. */
+  few(value, keys, depth) {
+    const at = this.pos;
+    let count = 0;
+    this.byte(0x80);
+    this.nodes -= keys.length;
+    for (let i = 0; i < keys.length; i++) {
+      const item = read(value, keys[i]);
+      if (item === undefined || typeof item === 'function') continue;
+      this.key(keys[i]);
+      this.value(item, depth);
+      count++;
+    }
+    this.buf[at] = 0x80 | count;
   }
 
   entries(value, keys, depth) {
