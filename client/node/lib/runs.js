@@ -3,10 +3,10 @@
 // Runs as an agent's own code reports them, and which one is around a piece of code.
 
 const { AsyncLocalStorage } = require('node:async_hooks');
-const { types } = require('node:util');
 const { newRunId, spanIdOf, traceIdIn, traceIdOf } = require('./ids.js');
 const { endRun, errorOf, guarded, runEvent, startRun } = require('./core.js');
 const { hasFields } = require('./pack.js');
+const { isThenable, watch } = require('./waiting.js');
 const { runId } = require('./wire.js');
 
 const FIELDS = new Set(['kind', 'model', 'provider', 'session', 'user', 'input', 'tags', 'parent', 'traceparent']);
@@ -171,27 +171,15 @@ function within(run, work, ...args) {
   }
 }
 
-const isThenable = guarded((result) => typeof result?.then === 'function', false);
-
-/** Ends the run with what came back: at once, or when a promise settles. */
+/** Ends the run with what came back: at once, or when a promise settles. Returns it. */
 function finish(run, result, keep) {
-  if (!isThenable(result)) {
-    if (keep) keepOutput(run, result);
+  const done = (value) => {
+    if (keep) keepOutput(run, value);
     run.end();
-    return result;
-  }
-  // The then() of what is no promise need not return one.
-  return (types.isPromise(result) ? result : Promise.resolve(result)).then(
-    (value) => {
-      if (keep) keepOutput(run, value);
-      run.end();
-      return value;
-    },
-    (error) => {
-      run.end({ error });
-      throw error;
-    },
-  );
+  };
+  if (isThenable(result)) return watch(result, { done, failed: (error) => run.end({ error }) });
+  done(result);
+  return result;
 }
 
 function keepOutput(run, value) {

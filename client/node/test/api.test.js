@@ -237,6 +237,74 @@ test('an async generator: whole, left early, and failed', async () => {
   assert.equal(runs.failed.end.output, 'x');
 });
 
+/** A thenable that does its work when somebody waits, like a query; it counts how often. */
+class Query {
+  constructor(work) {
+    this.work = work;
+    this.count = 0;
+  }
+
+  then(good, bad) {
+    this.count++;
+    return new Promise((resolve) => resolve(this.work())).then(good, bad);
+  }
+}
+
+test('what can be waited for stays what it is, and its work is done once', async () => {
+  const query = new Query(() => 7);
+  const wrapped = sidelight.tool(() => query, { name: 'query' });
+  assert.equal(wrapped(), query);
+  assert.equal(query.count, 0);
+  assert.equal(await query, 7);
+  assert.equal(query.count, 1);
+  class Own extends Promise {}
+  const promise = Own.resolve(8);
+  assert.equal(sidelight.span('own', () => promise), promise);
+  assert.equal(await promise.then().finally(() => {}), 8);
+  const failing = new Query(() => { throw new RangeError('no'); });
+  assert.equal(sidelight.span('failing', () => failing), failing);
+  await assert.rejects(async () => failing, RangeError);
+  await failing.then(() => {}).then(() => assert.fail(), () => {});
+  const frozen = Object.freeze({ then: (good) => good(9) });
+  assert.equal(await sidelight.span('frozen', () => frozen), 9);
+  const runs = await reported();
+  assert.equal(runs.query.end.output, 7);
+  for (const name of ['own', 'frozen']) assert.equal(runs[name].end.error, undefined);
+  assert.equal(runs.failing.end.error.type, 'RangeError');
+});
+
+test("a promise's own methods are on the one that is returned", async () => {
+  const canceled = [];
+  const make = () => Object.assign(Promise.resolve(1), { cancel: () => canceled.push(1) });
+  const promise = sidelight.span('cancellable', make);
+  promise.cancel();
+  assert.equal(await promise, 1);
+  assert.deepEqual(canceled, [1]);
+  // What the runtime keeps on a promise is not: it would find itself in another context.
+  const seen = [];
+  await sidelight.span('outside', async () => {
+    await sidelight.span('inside', () => sleep(1));
+    seen.push(sidelight.traceparent());
+  });
+  const { outside } = await reported();
+  assert.equal(seen[0].slice(36, 52), spanIdOf(outside.id));
+});
+
+test('one that many runs return tells them all, and keeps none of them', async () => {
+  const query = new Query(() => 1);
+  for (let i = 0; i < 1500; i++) sidelight.span(`many ${i}`, () => query);
+  assert.equal(await query, 1);
+  for (let i = 0; i < 20_000; i++) {
+    assert.equal(sidelight.span('again', () => query), query);
+    query.then(() => {});
+    if (i % 100 === 0) await query;
+  }
+  await sidelight.flush(5000);
+  const all = onlyRuns(recorder.messages);
+  assert.equal(all.filter(([type]) => type === 1).length, 21_500);
+  assert.equal(all.filter(([type]) => type === 2).length, 21_500);
+});
+
 test('trace context is given on, and taken', async () => {
   assert.equal(sidelight.traceparent(), undefined);
   const given = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01';
