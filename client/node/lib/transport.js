@@ -155,8 +155,8 @@ class Transport {
   /** Writes what can be written now; what can't is tried again later. */
   pump(budget) {
     for (let i = 0; i < 2; i++) {
-      // A connection that turns out to be lost is renewed at once.
-      if (this.socket === undefined && !this.connect()) break;
+      // A connection that turns out to be lost is renewed at once, if there is something to say.
+      if (this.socket === undefined && (this.outbox.bytes === 0 || !this.connect())) break;
       if (!this.settled && !this.leaving) return;
       if (this.write(budget)) break;
     }

@@ -152,6 +152,15 @@ test('close says bye', async () => {
   assert.deepEqual(recorder.leftOver.map(({ length }) => length), [0]);
 });
 
+test('without anything to say there is no new connection', async () => {
+  recorder = await Recorder.start(socket);
+  report('e');
+  transport.close(); // before the turn in which it would have been written
+  await recorder.wait((all) => all.includes('EOF'));
+  await sleep(20);
+  assert.equal(recorder.connections.length, 1);
+});
+
 test('another address is taken, and the old one gets what it was owed', async () => {
   recorder = await Recorder.start(socket);
   const other = await Recorder.start();
