@@ -39,4 +39,10 @@ function now() {
   return { unix, mono };
 }
 
-module.exports = { now };
+/** Milliseconds that only ever go forward, whatever becomes of the wall clock. */
+function ms() {
+  const [seconds, ns] = hrtime();
+  return seconds * 1000 + ns / 1e6;
+}
+
+module.exports = { ms, now };

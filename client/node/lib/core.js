@@ -5,6 +5,7 @@
 
 const { constants } = require('node:os');
 const clock = require('./clock.js');
+const { guarded } = require('./guarded.js');
 const { hasFields, text } = require('./pack.js');
 const { Transport } = require('./transport.js');
 const wire = require('./wire.js');
@@ -23,17 +24,6 @@ process.on('exit', guarded(() => transport.leave(!crashed)));
 process.on('uncaughtExceptionMonitor', () => {
   crashed = true;
 });
-
-/** The function, but what it throws is lost. */
-function guarded(work, otherwise) {
-  return function guard(...args) {
-    try {
-      return work.apply(this, args);
-    } catch {
-      return otherwise;
-    }
-  };
-}
 
 /** OTEL_RESOURCE_ATTRIBUTES, which OpenTelemetry writes as k=v,k=v with percent signs. */
 function environmentResource() {

@@ -14,6 +14,8 @@ const { AsyncResource } = require('node:async_hooks');
 const fs = require('node:fs');
 const net = require('node:net');
 const timers = require('node:timers');
+const clock = require('./clock.js');
+const { guarded } = require('./guarded.js');
 const { Outbox } = require('./outbox.js');
 const wire = require('./wire.js');
 
@@ -35,10 +37,14 @@ class Transport {
     this.hello = hello;
     // Sockets and timers outlive the request that caused them: they must not keep its context.
     this.outside = new AsyncResource('SIDELIGHT');
-    this.turn = () => {
+    this.turn = guarded(() => {
       this.scheduled = false;
       if (this.timer === undefined) this.pump(TURN_BUDGET);
-    };
+    });
+    this.again = guarded(() => {
+      this.timer = undefined;
+      this.pump(TURN_BUDGET);
+    });
     this.reset();
   }
 
@@ -124,11 +130,11 @@ class Transport {
 
   /** Passes on what is queued, as far as that goes in time. */
   passOn(goodbye) {
-    const deadline = Date.now() + EXIT_MS;
+    const deadline = clock.ms() + EXIT_MS;
     if (this.socket === undefined && this.outbox.bytes === 0) return;
     this.retryAt = 0;
     this.pump(Infinity);
-    while (this.outbox.bytes > 0 && this.socket !== undefined && Date.now() < deadline) {
+    while (this.outbox.bytes > 0 && this.socket !== undefined && clock.ms() < deadline) {
       pause(2);
       this.pump(Infinity);
     }
@@ -167,11 +173,8 @@ class Transport {
 
   tryLater() {
     if (this.timer !== undefined) return;
-    const ms = this.socket === undefined ? Math.max(1, this.retryAt - Date.now()) : this.retryMs;
-    this.timer = this.outside.runInAsyncScope(setTimeout, null, () => {
-      this.timer = undefined;
-      this.pump(TURN_BUDGET);
-    }, ms);
+    const ms = this.socket === undefined ? Math.max(1, this.retryAt - clock.ms()) : this.retryMs;
+    this.timer = this.outside.runInAsyncScope(setTimeout, null, this.again, ms);
     this.timer.unref();
   }
 
@@ -195,7 +198,7 @@ class Transport {
   }
 
   connect() {
-    const now = Date.now();
+    const now = clock.ms();
     if (now < this.retryAt) return false;
     if (this.paths().some((path) => this.open(path))) {
       this.since = now;
@@ -232,13 +235,13 @@ class Transport {
       }
       // libuv learns of the connection from a socket that has room, and keeps the process until
       // then: what we write must not fill it before.
-      socket.on('connect', () => {
-        if (socket !== this.socket) return;
+      const on = (event, work) => socket.on(event, guarded((data) => socket === this.socket && work(data)));
+      on('connect', () => {
         this.settled = true;
         this.pump(TURN_BUDGET);
       });
-      socket.on('close', () => socket === this.socket && this.lose());
-      socket.on('data', (data) => socket === this.socket && this.receive(data));
+      on('close', () => this.lose());
+      on('data', (data) => this.receive(data));
       this.settled = false;
       this.socket = socket;
       this.connectedTo = path;
@@ -262,7 +265,7 @@ class Transport {
     for (const [token, flush] of this.asked) {
       if (flush.at <= outbox.written) flush.at = outbox.add(wire.flush(token)); // its answer is lost as well
     }
-    const now = Date.now();
+    const now = clock.ms();
     if (now - this.since > BACKOFF_MAX_MS) this.backoffMs = this.retryAt = 0;
     else this.backOff(now); // a collector that hangs up on us is left alone for a while
     this.durable = outbox.written;

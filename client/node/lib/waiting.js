@@ -7,8 +7,11 @@
 // So we stand where others wait.
 
 const { types } = require('node:util');
-const { guarded } = require('./core.js');
+const { guarded } = require('./guarded.js');
 
+// Whatever a library has put in their place: `await` asks these.
+const { constructor: Native } = Object.getPrototypeOf((async () => {})());
+const { then: nativeThen } = Native.prototype;
 const MAX_WATCHERS = 1000; // of one object that many runs return
 
 // Of each object that we stand in: who wants to know, as {done, failed}. They are told once.
@@ -19,23 +22,22 @@ const watchers = new WeakMap();
 function watch(thenable, watcher) {
   if (types.isPromise(thenable) && isPlain(thenable)) return successor(thenable, watcher);
   if (standIn(thenable, watcher)) return thenable;
-  return successor(Promise.resolve(thenable), watcher);
+  return successor(Native.resolve(thenable), watcher);
 }
 
 const isThenable = guarded((value) => typeof value?.then === 'function', false);
-const isPlain = guarded((promise) => promise.constructor === Promise, false);
+const isPlain = guarded((promise) => promise.constructor === Native, false);
 
 function successor(promise, { done, failed }) {
-  const next = promise.then(
-    (value) => {
-      done(value);
-      return value;
-    },
-    (error) => {
-      failed(error);
-      throw error;
-    },
-  );
+  const settled = (value) => {
+    done(value);
+    return value;
+  };
+  const broken = (error) => {
+    failed(error);
+    throw error;
+  };
+  const next = nativeThen.call(promise, settled, broken);
   handOn(promise, next);
   return next;
 }

@@ -147,6 +147,12 @@ test('wrapped functions keep their name, this, arguments and result', async () =
   assert.equal(runs.answer.end.output, 'why!');
 });
 
+test('a function that is a constructor stays one', () => {
+  class Point {}
+  const Wrapped = sidelight.tool(Point);
+  assert.ok(new Wrapped() instanceof Point);
+});
+
 test('what was put on a function is on the wrapped one', () => {
   const schema = { type: 'object' };
   const wrapped = sidelight.tool(Object.assign(() => 1, { schema }));
