@@ -15,7 +15,7 @@ const MAX_FRAME = 1 << 20;
 const MAX_KEY = 256; // bytes
 const MAX_NUMBERS = 1000; // of a typed array
 
-const KEPT = 64 * 1024; // bytes of buffer that a packer keeps
+const KEPT = 128 * 1024; // bytes of buffer that a packer keeps
 const CUT = 'sidelight.cut';
 const OVER = new Error('the frame is too long'); // never leaves this client
 const UNREADABLE = Symbol('<unreadable>');
@@ -31,35 +31,46 @@ class Beginning {
 /** One message at a time; `cut` names the fields of which text is missing, with its bytes. */
 class Packer {
   constructor() {
-    this.buf = Buffer.allocUnsafeSlow(16 * 1024);
+    this.own = Buffer.allocUnsafeSlow(KEPT);
     this.begin(MAX_TEXT, MAX_NODES);
   }
 
-  begin(maxText, maxNodes) {
-    this.pos = 4; // after the length
+  /** A message, if possible at the end of a chunk that has room. */
+  begin(maxText, maxNodes, chunk) {
+    this.buf = chunk?.buf ?? this.own;
+    this.at = chunk?.end ?? 0;
+    this.pos = this.at + 4; // after the length
     this.maxText = maxText;
     this.nodes = maxNodes;
     this.cut = null;
     this.field = '';
   }
 
+  get length() {
+    return this.pos - this.at;
+  }
+
+  /** Writes the length, which makes it a frame. */
+  seal() {
+    put32(this.buf, this.at, this.length - 4);
+  }
+
   /** The frame: borrowed, until the next message begins. */
   frame() {
-    const { buf } = this;
-    put32(buf, 0, this.pos - 4);
-    if (buf.length > KEPT) this.buf = Buffer.allocUnsafeSlow(KEPT);
-    return buf.subarray(0, this.pos);
+    return this.buf.subarray(this.at, this.pos);
   }
 
   room(bytes) {
     if (this.pos + bytes > this.buf.length) this.grow(bytes);
   }
 
+  /** Goes on in a bigger buffer, at the same place: those who wrote a head remember it. */
   grow(bytes) {
-    if (this.pos > MAX_FRAME) throw OVER;
-    const bigger = Buffer.allocUnsafeSlow(Math.max(2 * this.buf.length, this.pos + bytes));
-    this.buf.copy(bigger, 0, 0, this.pos);
-    this.buf = bigger;
+    if (this.length > MAX_FRAME) throw OVER;
+    const needed = this.pos + bytes;
+    const { own, buf } = this;
+    this.buf = needed <= own.length ? own : Buffer.allocUnsafeSlow(Math.max(2 * buf.length, needed));
+    buf.copy(this.buf, this.at, this.at, this.pos);
   }
 
   byte(value) {

@@ -79,11 +79,35 @@ class Transport {
   }
 
   emit(frame) {
-    if (this.outbox.bytes + frame.length > this.limit) {
-      this.full = true;
-      this.dropped++;
-    } else this.outbox.add(frame);
+    if (this.fits(frame)) this.outbox.add(frame);
     this.schedule();
+  }
+
+  fits({ length }) {
+    if (this.outbox.bytes + length <= this.limit) return true;
+    this.full = true;
+    this.dropped++;
+    return false;
+  }
+
+  /** Where a frame may be packed in place; undefined if it can't now. */
+  lend() {
+    return this.outbox.lend();
+  }
+
+  /** Takes what was packed: in that chunk, or elsewhere if it didn't fit or there was none. */
+  take(packer, chunk) {
+    if (chunk === undefined || packer.buf !== chunk.buf) {
+      this.release(chunk);
+      return this.emit(packer.frame());
+    }
+    if (this.fits(packer)) this.outbox.extend(chunk, packer.length);
+    this.release(chunk);
+    return this.schedule();
+  }
+
+  release(chunk) {
+    if (chunk !== undefined && chunk === this.outbox.lent) this.outbox.giveBack();
   }
 
   /** Resolves when all that was emitted is durable, or false when that isn't known in time. */
@@ -125,6 +149,7 @@ class Transport {
    * report, after ours, is written at once. */
   leave(goodbye) {
     this.leaving = true;
+    this.outbox.giveBack(); // of one in the middle of which the process exits
     this.passOn(goodbye);
   }
 
@@ -181,6 +206,7 @@ class Transport {
   /** Writes what waits. False: the connection is lost. */
   write(budget) {
     const { outbox } = this;
+    if (outbox.lent !== undefined) return true;
     const before = outbox.written;
     try {
       for (let i = 0; i < budget && outbox.bytes > 0; i++) {

@@ -3,7 +3,8 @@
 // Builds the frames of docs/protocol.md: a 4-byte big-endian length, then a msgpack array.
 //
 // Keys come in the order of the protocol's tables, absent fields are left out, and a frame is
-// never longer than MAX_FRAME. A frame is borrowed: the next one may overwrite it.
+// never longer than MAX_FRAME. It goes into a sink, in place where that has room; without a sink it
+// is returned, borrowed: the next one may overwrite it.
 
 const { MAX_FRAME, MAX_NODES, MAX_TEXT, OVER, Packer, clip, hasFields, text } = require('./pack.js');
 
@@ -62,27 +63,30 @@ function helloFields(packer, given) {
 // another.
 const idle = [];
 
-function build(write) {
+function build(write, sink) {
   const packer = idle.pop() ?? new Packer();
+  const chunk = sink?.lend();
   try {
     for (let i = 0; i < LIMITS.length; i++) {
-      if (fits(packer, LIMITS[i], write)) return packer.frame();
+      if (fits(packer, LIMITS[i], write, chunk)) return sink === undefined ? packer.frame() : sink.take(packer, chunk);
     }
     throw OVER;
   } finally {
+    sink?.release(chunk);
     if (idle.length < 4) idle.push(packer);
   }
 }
 
-function fits(packer, limits, write) {
-  packer.begin(limits[0], limits[1]);
+function fits(packer, limits, write, chunk) {
+  packer.begin(limits[0], limits[1], chunk);
   try {
     write(packer);
   } catch (error) {
     if (error === OVER) return false;
     throw error;
   }
-  return packer.pos <= MAX_FRAME;
+  packer.seal();
+  return packer.length <= MAX_FRAME;
 }
 
 /** The map that a message ends with. */
@@ -169,7 +173,7 @@ function hello(given) {
   });
 }
 
-function message(type, run, when, write, given) {
+function message(type, run, when, write, given, sink) {
   return build((packer) => {
     packer.arrayHead(5);
     packer.number(type);
@@ -177,13 +181,13 @@ function message(type, run, when, write, given) {
     packer.time(when.unix);
     packer.time(when.mono);
     fields(packer, write, given);
-  });
+  }, sink);
 }
 
-const start = (run, when, given) => message(1, run, when, startFields, given);
-const end = (run, when, given) => message(2, run, when, endFields, given);
+const start = (run, when, given, sink) => message(1, run, when, startFields, given, sink);
+const end = (run, when, given, sink) => message(2, run, when, endFields, given, sink);
 
-function event(run, when, name, attrs) {
+function event(run, when, name, attributes, sink) {
   return build((packer) => {
     packer.arrayHead(6);
     packer.number(3);
@@ -191,8 +195,8 @@ function event(run, when, name, attrs) {
     packer.time(when.unix);
     packer.time(when.mono);
     packer.text(clip(text(name), MAX_NAME) || 'event');
-    packer.attrs(attrs);
-  });
+    packer.attrs(attributes);
+  }, sink);
 }
 
 function plain(type, body) {
