@@ -8,13 +8,13 @@ const MASK = (1n << 64n) - 1n;
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 const TRACEPARENT = /^(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-|$)/;
 
-let pool = Buffer.alloc(0);
+let pool = new Uint8Array(0);
 let used = 0;
 
 /** A part of a pool that is never written again. */
 function newRunId() {
   if (used === pool.length) {
-    pool = randomFillSync(Buffer.allocUnsafeSlow(4096));
+    pool = randomFillSync(new Uint8Array(4096));
     used = 0;
   }
   used += 16;

@@ -173,11 +173,16 @@ function hello(given) {
   });
 }
 
+function runOf(packer, run) {
+  if (run instanceof Uint8Array) packer.bytes(run);
+  else packer.value(run, 0);
+}
+
 function message(type, run, when, write, given, sink) {
   return build((packer) => {
     packer.arrayHead(5);
     packer.number(type);
-    packer.value(run, 0);
+    runOf(packer, run);
     packer.time(when.unix);
     packer.time(when.mono);
     fields(packer, write, given);
@@ -191,7 +196,7 @@ function event(run, when, name, attributes, sink) {
   return build((packer) => {
     packer.arrayHead(6);
     packer.number(3);
-    packer.value(run, 0);
+    runOf(packer, run);
     packer.time(when.unix);
     packer.time(when.mono);
     packer.text(clip(text(name), MAX_NAME) || 'event');
