@@ -306,6 +306,26 @@ test('one that many runs return tells them all, and keeps none of them', async (
   assert.equal(all.filter(([type]) => type === 2).length, 21_500);
 });
 
+test('what a getter reports in the middle of a message arrives beside it', async () => {
+  let flushed;
+  const input = {
+    before: 'x'.repeat(3000),
+    get odd() {
+      for (const length of [10, 30_000]) sidelight.span(`inner ${length}`, { input: 'y'.repeat(length) }, () => {});
+      flushed ??= sidelight.flush(5000);
+      return 'fine';
+    },
+    after: 'z'.repeat(30_000),
+  };
+  sidelight.span('around', { input }, () => {});
+  sidelight.span('next', () => {});
+  assert.equal(await flushed, true);
+  const runs = await reported();
+  assert.deepEqual(runs.around.start.input, { before: 'x'.repeat(3000), odd: 'fine', after: 'z'.repeat(30_000) });
+  assert.equal(runs['inner 30000'].start.input.length, 30_000);
+  for (const name of ['around', 'inner 10', 'inner 30000', 'next']) assert.equal(runs[name].ends, 1);
+});
+
 test('trace context is given on, and taken', async () => {
   assert.equal(sidelight.traceparent(), undefined);
   const given = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01';

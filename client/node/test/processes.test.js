@@ -55,6 +55,8 @@ const ENDS = [
   ['an exit listener reports', "run.end(); process.on('exit', child);", 0],
   ['an exception that nobody catches', "child(); run.end(); throw new Error('crash');", 1],
   ['a rejection that nobody handles', "child(); run.end(); Promise.reject(new Error('crash'));", 1],
+  ['process.exit() in the middle of a message', "child(); run.end(); sidelight.span('cut', { get input() { process.exit(0); } });", 0],
+  ['process.exit() in the middle of one in a list', "child(); run.end(); sidelight.span('cut', { input: [{ get a() { process.exit(0); } }] });", 0],
   ['process.exit() in the middle of much', "for (let i = 0; i < 80; i++) run.event('e', { i, text: 'x'.repeat(3000) }); child(); run.end(); process.exit(0);", 0],
 ];
 
