@@ -22,13 +22,16 @@ class Outbox {
 
   /** Takes a copy. Returns the count of bytes that will have been written once it is. */
   add(frame) {
-    if (this.lent !== undefined) this.late.push(Buffer.from(frame));
-    else {
-      const last = this.lastWith(frame.length);
-      last.buf.set(frame, last.end);
-      this.extend(last, frame.length);
-    }
+    if (this.lent === undefined) this.append(frame);
+    else this.late.push(Buffer.from(frame));
+    this.bytes += frame.length;
     return this.written + this.bytes;
+  }
+
+  append(frame) {
+    const last = this.lastWith(frame.length);
+    last.buf.set(frame, last.end);
+    last.end += frame.length;
   }
 
   /** The last chunk, with that much room at its end. */
@@ -41,11 +44,6 @@ class Outbox {
     return last;
   }
 
-  extend(chunk, length) {
-    chunk.end += length;
-    this.bytes += length;
-  }
-
   /** A chunk at whose end a frame may be packed; undefined while another one is, since a getter of
    * what an agent passes may report, too. Until it is given back, nothing is written. */
   lend() {
@@ -54,9 +52,12 @@ class Outbox {
     return this.lent;
   }
 
-  giveBack() {
+  /** Gives it back, that many bytes longer. */
+  giveBack(length) {
+    if (this.lent !== undefined) this.lent.end += length;
+    this.bytes += length;
     this.lent = undefined;
-    if (this.late.length > 0) for (const frame of this.late.splice(0)) this.add(frame);
+    if (this.late.length > 0) for (const frame of this.late.splice(0)) this.append(frame);
   }
 
   chunkFor(length) {

@@ -97,17 +97,17 @@ class Transport {
 
   /** Takes what was packed: in that chunk, or elsewhere if it didn't fit or there was none. */
   take(packer, chunk) {
-    if (chunk === undefined || packer.buf !== chunk.buf) {
+    if (packer.buf !== chunk?.buf || chunk !== this.outbox.lent) {
       this.release(chunk);
       return this.emit(packer.frame());
     }
-    if (this.fits(packer)) this.outbox.extend(chunk, packer.length);
-    this.release(chunk);
+    this.outbox.giveBack(this.fits(packer) ? packer.length : 0);
     return this.schedule();
   }
 
+  /** Takes back a chunk in which nothing came to be. */
   release(chunk) {
-    if (chunk !== undefined && chunk === this.outbox.lent) this.outbox.giveBack();
+    if (chunk !== undefined && chunk === this.outbox.lent) this.outbox.giveBack(0);
   }
 
   /** Resolves when all that was emitted is durable, or false when that isn't known in time. */
@@ -140,7 +140,8 @@ class Transport {
 
   /** Says bye to this collector. */
   close() {
-    this.leave(true);
+    this.leaving = true;
+    this.passOn(true);
     this.leaving = false;
     this.disconnect();
   }
@@ -149,7 +150,7 @@ class Transport {
    * report, after ours, is written at once. */
   leave(goodbye) {
     this.leaving = true;
-    this.outbox.giveBack(); // of one in the middle of which the process exits
+    this.outbox.giveBack(0); // what was being packed as the process exits
     this.passOn(goodbye);
   }
 
@@ -157,6 +158,7 @@ class Transport {
   passOn(goodbye) {
     const deadline = clock.ms() + EXIT_MS;
     if (this.socket === undefined && this.outbox.bytes === 0) return;
+    if (this.outbox.lent !== undefined) return; // a getter asks, in the middle of a message
     this.retryAt = 0;
     this.pump(Infinity);
     while (this.outbox.bytes > 0 && this.socket !== undefined && clock.ms() < deadline) {

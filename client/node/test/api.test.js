@@ -306,6 +306,35 @@ test('one that many runs return tells them all, and keeps none of them', async (
   assert.equal(all.filter(([type]) => type === 2).length, 21_500);
 });
 
+test('a getter that reports without end is bounded, and one that moves to another collector spoils nothing', async () => {
+  const other = await Recorder.start();
+  const { transport } = require('../lib/core.js');
+  const many = {
+    get many() {
+      for (let i = 0; i < 1500; i++) sidelight.span('s', { input: 'x'.repeat(3000) });
+      return transport.outbox.bytes;
+    },
+  };
+  sidelight.span('many', { input: many });
+  assert.ok(transport.outbox.bytes <= (4 << 20) + 100, String(transport.outbox.bytes));
+  await sidelight.flush(5000);
+  const moves = {
+    get moves() {
+      sidelight.configure({ socket: other.path });
+      sidelight.span('while moving', { input: 'y'.repeat(3000) });
+      return 'fine';
+    },
+  };
+  sidelight.span('before', {});
+  sidelight.span('moving', { input: moves, text: 'z'.repeat(3000) });
+  await sidelight.flush(5000);
+  const starts = onlyRuns([...recorder.messages, ...other.messages]).map(([, , , , fields]) => fields);
+  assert.deepEqual(starts.find(({ name }) => name === 'moving'), { kind: 'other', name: 'moving', input: { moves: 'fine' }, attrs: { text: 'z'.repeat(3000) } });
+  for (const name of ['before', 'while moving']) assert.equal(starts.filter((start) => start.name === name).length, 1);
+  sidelight.configure({ socket: recorder.path });
+  await other.close();
+});
+
 test('what a getter reports in the middle of a message arrives beside it', async () => {
   let flushed;
   const input = {
