@@ -5,6 +5,7 @@
 
 const { constants } = require('node:os');
 const clock = require('./clock.js');
+const { guarded } = require('./guarded.js');
 const { hasFields, text } = require('./pack.js');
 const { Transport } = require('./transport.js');
 const wire = require('./wire.js');
@@ -23,17 +24,6 @@ process.on('exit', guarded(() => transport.leave(!crashed)));
 process.on('uncaughtExceptionMonitor', () => {
   crashed = true;
 });
-
-/** The function, but what it throws is lost. */
-function guarded(work, otherwise) {
-  return function guard(...args) {
-    try {
-      return work.apply(this, args);
-    } catch {
-      return otherwise;
-    }
-  };
-}
 
 /** OTEL_RESOURCE_ATTRIBUTES, which OpenTelemetry writes as k=v,k=v with percent signs. */
 function environmentResource() {
@@ -77,30 +67,31 @@ const flush = guarded((timeoutMs = 1000) => {
   return transport.flush(ms);
 }, Promise.resolve(false));
 
-/** The frame; if a field's value makes that impossible, with what can't fail. */
-function frame(build, id, when, fields) {
+/** Reports; if a field's value makes that impossible, what can't fail. */
+function report(build, id, when, fields) {
+  if (!transport.wants()) return;
   try {
-    return build(id, when, fields);
+    build(id, when, fields, transport);
   } catch {
     const plain = Object.entries(fields).filter(([, value]) => typeof value === 'string');
-    return build(id, when, Object.fromEntries(plain));
+    build(id, when, Object.fromEntries(plain), transport);
   }
 }
 
 /** Reports a start. The fields are those of the protocol: kind, name, parent, input, … */
 const startRun = guarded((id, fields, when = clock.now()) => {
-  if (transport.wants()) transport.emit(frame(wire.start, id, when, fields));
+  report(wire.start, id, when, fields);
 });
 
 /** Reports an end: output, usage, model, finish, error, attrs. */
 const endRun = guarded((id, fields, when = clock.now()) => {
-  if (transport.wants()) transport.emit(frame(wire.end, id, when, fields));
+  report(wire.end, id, when, fields);
 });
 
 /** Reports that something happened during a run. */
 const runEvent = guarded((id, name, attrs) => {
   const when = clock.now();
-  if (transport.wants()) transport.emit(wire.event(id, when, name, attrs));
+  if (transport.wants()) wire.event(id, when, name, attrs, transport);
 });
 
 /** For a parent: says how a child process ends, so that the runs it had open say it too. */

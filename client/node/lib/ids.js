@@ -4,20 +4,21 @@
 
 const { randomFillSync } = require('node:crypto');
 
-const POOL = Buffer.allocUnsafeSlow(4096);
 const MASK = (1n << 64n) - 1n;
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 const TRACEPARENT = /^(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-|$)/;
 
-let used = POOL.length;
+let pool = new Uint8Array(0);
+let used = 0;
 
+/** A part of a pool that is never written again. */
 function newRunId() {
-  if (used >= POOL.length) {
-    randomFillSync(POOL);
+  if (used === pool.length) {
+    pool = randomFillSync(new Uint8Array(4096));
     used = 0;
   }
   used += 16;
-  return Buffer.from(POOL.subarray(used - 16, used)); // a copy
+  return pool.subarray(used - 16, used);
 }
 
 function hash64(seed, bytes) {

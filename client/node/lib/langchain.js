@@ -76,7 +76,7 @@ function begin(id, parentId, tags, metadata, fields) {
     remember(id, { ended: false, chunks: 0, shownAs: around, trace: around?.trace });
     return;
   }
-  const where = place(around, id);
+  const where = place(around);
   if (!remember(id, { ended: false, chunks: 0, shownAs: undefined, trace: where.trace })) return;
   const { attrs = {}, ...more } = fields;
   const context = contextOf(metadata ?? {}, attrs, parentId === undefined);

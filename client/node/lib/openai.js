@@ -22,7 +22,7 @@ class Call {
     this.api = api;
     this.ended = false;
     this.parsing = false;
-    const where = place(parentWithin(langchainRun()), this.id);
+    const where = place(parentWithin(langchainRun()));
     startRun(this.id, { ...where, provider: providerOf(client?.baseURL), ...api.request(body ?? {}) }, when);
   }
 
@@ -47,12 +47,26 @@ for (const method of ['firstToken', 'end', 'fail']) Call.prototype[method] = gua
 
 const beginCall = guarded((...args) => new Call(...args));
 
+// Of each client that called while LangChain is in use: whether it is LangChain's.
+const owners = new WeakMap();
+
 /** Calls that LangChain makes by clients of its own are runs of LangChain's already. */
 function isLangChains(client) {
   if (!langchain.isInUse()) return false;
-  const headers = client?._options?.defaultHeaders;
+  let isTheirs = owners.get(client);
+  if (isTheirs === undefined) owners.set(client, (isTheirs = saysLangChain(client) || isCalledByLangChain(client)));
+  return isTheirs;
+}
+
+function saysLangChain({ _options: options }) {
+  const headers = options?.defaultHeaders;
   const agent = headers?.['User-Agent'] ?? headers?.get?.('user-agent');
   return typeof agent === 'string' && agent.startsWith('langchainjs');
+}
+
+/** Its older versions send no name. What they do is allow the browser, and call. */
+function isCalledByLangChain({ _options: options }) {
+  return options?.dangerouslyAllowBrowser === true && String(new Error().stack).includes('/@langchain/openai/');
 }
 
 const skips = guarded(isLangChains, false);

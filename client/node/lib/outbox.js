@@ -6,12 +6,15 @@
 const fs = require('node:fs');
 
 const CHUNK = 64 * 1024;
+const ROOM = 16 * 1024; // that a frame finds at the end of a chunk
 const SPARE = 4; // chunks that are kept for use again
 
 class Outbox {
   constructor() {
     this.chunks = []; // {buf, end}; a frame lies in one of them
     this.spare = [];
+    this.lent = undefined; // the last chunk, while a frame is packed at its end
+    this.late = []; // frames that came meanwhile
     this.bytes = 0; // that wait
     this.sent = 0; // of the first chunk
     this.written = 0; // of all frames ever
@@ -19,15 +22,42 @@ class Outbox {
 
   /** Takes a copy. Returns the count of bytes that will have been written once it is. */
   add(frame) {
-    let last = this.chunks.at(-1);
-    if (last === undefined || last.end + frame.length > last.buf.length) {
-      last = this.chunkFor(frame.length);
-      this.chunks.push(last);
-    }
-    last.buf.set(frame, last.end);
-    last.end += frame.length;
+    if (this.lent === undefined) this.append(frame);
+    else this.late.push(Buffer.from(frame));
     this.bytes += frame.length;
     return this.written + this.bytes;
+  }
+
+  append(frame) {
+    const last = this.lastWith(frame.length);
+    last.buf.set(frame, last.end);
+    last.end += frame.length;
+  }
+
+  /** The last chunk, with that much room at its end. */
+  lastWith(length) {
+    let last = this.chunks.at(-1);
+    if (last === undefined || last.end + length > last.buf.length) {
+      last = this.chunkFor(length);
+      this.chunks.push(last);
+    }
+    return last;
+  }
+
+  /** A chunk at whose end a frame may be packed; undefined while another one is, since a getter of
+   * what an agent passes may report, too. Until it is given back, nothing is written. */
+  lend() {
+    if (this.lent !== undefined) return undefined;
+    this.lent = this.lastWith(ROOM);
+    return this.lent;
+  }
+
+  /** Gives it back, that many bytes longer. */
+  giveBack(length) {
+    if (this.lent !== undefined) this.lent.end += length;
+    this.bytes += length;
+    this.lent = undefined;
+    if (this.late.length > 0) for (const frame of this.late.splice(0)) this.append(frame);
   }
 
   chunkFor(length) {

@@ -15,7 +15,7 @@ const MAX_FRAME = 1 << 20;
 const MAX_KEY = 256; // bytes
 const MAX_NUMBERS = 1000; // of a typed array
 
-const KEPT = 64 * 1024; // bytes of buffer that a packer keeps
+const KEPT = 128 * 1024; // bytes of buffer that a packer keeps
 const CUT = 'sidelight.cut';
 const OVER = new Error('the frame is too long'); // never leaves this client
 const UNREADABLE = Symbol('<unreadable>');
@@ -31,35 +31,46 @@ class Beginning {
 /** One message at a time; `cut` names the fields of which text is missing, with its bytes. */
 class Packer {
   constructor() {
-    this.buf = Buffer.allocUnsafeSlow(16 * 1024);
+    this.own = Buffer.allocUnsafeSlow(KEPT);
     this.begin(MAX_TEXT, MAX_NODES);
   }
 
-  begin(maxText, maxNodes) {
-    this.pos = 4; // after the length
+  /** A message, if possible at the end of a chunk that has room. */
+  begin(maxText, maxNodes, chunk) {
+    this.buf = chunk?.buf ?? this.own;
+    this.at = chunk?.end ?? 0;
+    this.pos = this.at + 4; // after the length
     this.maxText = maxText;
     this.nodes = maxNodes;
     this.cut = null;
     this.field = '';
   }
 
+  get length() {
+    return this.pos - this.at;
+  }
+
+  /** Writes the length, which makes it a frame. */
+  seal() {
+    put32(this.buf, this.at, this.length - 4);
+  }
+
   /** The frame: borrowed, until the next message begins. */
   frame() {
-    const { buf } = this;
-    buf.writeUInt32BE(this.pos - 4, 0);
-    if (buf.length > KEPT) this.buf = Buffer.allocUnsafeSlow(KEPT);
-    return buf.subarray(0, this.pos);
+    return this.buf.subarray(this.at, this.pos);
   }
 
   room(bytes) {
     if (this.pos + bytes > this.buf.length) this.grow(bytes);
   }
 
+  /** Goes on in a bigger buffer, at the same place: those who wrote a head remember it. */
   grow(bytes) {
-    if (this.pos > MAX_FRAME) throw OVER;
-    const bigger = Buffer.allocUnsafeSlow(Math.max(2 * this.buf.length, this.pos + bytes));
-    this.buf.copy(bigger, 0, 0, this.pos);
-    this.buf = bigger;
+    if (this.length > MAX_FRAME) throw OVER;
+    const needed = this.pos + bytes;
+    const { own, buf } = this;
+    this.buf = needed <= own.length ? own : Buffer.allocUnsafeSlow(Math.max(2 * buf.length, needed));
+    buf.copy(this.buf, this.at, this.at, this.pos);
   }
 
   byte(value) {
@@ -70,6 +81,7 @@ class Packer {
   // Numbers
 
   number(value) {
+    if (value >>> 0 === value) return this.uint(0, value);
     if (!Number.isSafeInteger(value)) return this.double(value);
     if (value >= 0) return this.uint(Math.floor(value / 2 ** 32), value >>> 0);
     return this.negative(value);
@@ -87,7 +99,7 @@ class Packer {
     let { pos } = this;
     if (high !== 0) {
       buf[pos++] = 0xcf;
-      pos = buf.writeUInt32BE(low, buf.writeUInt32BE(high, pos));
+      pos = put32(buf, put32(buf, pos, high), low);
     } else if (low < 0x80) {
       buf[pos++] = low;
     } else if (low < 0x100) {
@@ -95,10 +107,10 @@ class Packer {
       buf[pos++] = low;
     } else if (low < 0x10000) {
       buf[pos++] = 0xcd;
-      pos = buf.writeUInt16BE(low, pos);
+      pos = put16(buf, pos, low);
     } else {
       buf[pos++] = 0xce;
-      pos = buf.writeUInt32BE(low, pos);
+      pos = put32(buf, pos, low);
     }
     this.pos = pos;
   }
@@ -137,13 +149,14 @@ class Packer {
     }
   }
 
-  /** [seconds, nanoseconds] as nanoseconds; every product here is exact in a double. */
+  /** [seconds, nanoseconds] as nanoseconds. A double holds them to some hundreds, which is enough for
+   * the upper half. */
   time(when) {
     if (typeof when === 'bigint') return this.bigint(when);
-    const [seconds, ns] = when;
-    const upper = seconds * 15258; // 1e9 = 15258 × 2^16 + 51712
-    const rest = (upper % 65536) * 65536 + seconds * 51712 + ns;
-    this.uint(Math.floor(upper / 65536) + Math.floor(rest / 2 ** 32), rest % 2 ** 32);
+    const seconds = when[0];
+    const ns = when[1];
+    const low = (Math.imul(seconds, 1e9) + ns) >>> 0;
+    this.uint(Math.round((seconds * 1e9 + ns - low) / 2 ** 32), low);
   }
 
   // Text and bytes
@@ -202,10 +215,10 @@ class Packer {
       buf[pos + 1] = bytes;
     } else if (needed === 3) {
       buf[pos] = 0xda;
-      buf.writeUInt16BE(bytes, pos + 1);
+      put16(buf, pos + 1, bytes);
     } else {
       buf[pos] = 0xdb;
-      buf.writeUInt32BE(bytes, pos + 1);
+      put32(buf, pos + 1, bytes);
     }
     this.pos = pos + needed + bytes;
   }
@@ -221,12 +234,13 @@ class Packer {
       this.pos += 2;
     } else if (length < 0x10000) {
       buf[this.pos] = 0xc5;
-      this.pos = buf.writeUInt16BE(length, this.pos + 1);
+      this.pos = put16(buf, this.pos + 1, length);
     } else {
       buf[this.pos] = 0xc6;
-      this.pos = buf.writeUInt32BE(length, this.pos + 1);
+      this.pos = put32(buf, this.pos + 1, length);
     }
-    buf.set(length < value.length ? value.subarray(0, length) : value, this.pos);
+    if (length === 16) for (let i = 0; i < 16; i++) buf[this.pos + i] = value[i]; // an id
+    else buf.set(length < value.length ? value.subarray(0, length) : value, this.pos);
     this.pos += length;
   }
 
@@ -251,10 +265,10 @@ class Packer {
     if (count < 16) buf[this.pos++] = fix | count;
     else if (count < 0x10000) {
       buf[this.pos] = wide;
-      this.pos = buf.writeUInt16BE(count, this.pos + 1);
+      this.pos = put16(buf, this.pos + 1, count);
     } else {
       buf[this.pos] = wide + 1;
-      this.pos = buf.writeUInt32BE(count, this.pos + 1);
+      this.pos = put32(buf, this.pos + 1, count);
     }
   }
 
@@ -318,7 +332,24 @@ class Packer {
   map(value, depth) {
     const keys = Object.keys(value);
     if (depth >= MAX_DEPTH) return this.text(`<map of ${keys.length}>`);
-    this.entries(value, said(value, keys), depth + 1);
+    if (keys.length < 16 && keys.length <= this.nodes) this.few(value, keys, depth + 1);
+    else this.entries(value, said(value, keys), depth + 1);
+  }
+
+  /** Entries whose count fits in the first byte: it is known when they are written. */
+  few(value, keys, depth) {
+    const at = this.pos;
+    let count = 0;
+    this.byte(0x80);
+    this.nodes -= keys.length;
+    for (let i = 0; i < keys.length; i++) {
+      const item = read(value, keys[i]);
+      if (item === undefined || typeof item === 'function') continue;
+      this.key(keys[i]);
+      this.value(item, depth);
+      count++;
+    }
+    this.buf[at] = 0x80 | count;
   }
 
   entries(value, keys, depth) {
@@ -417,6 +448,22 @@ class Packer {
   }
 }
 
+// Buffer's own check what we know, which takes longer than the writing.
+
+function put16(buf, pos, value) {
+  buf[pos] = value >>> 8;
+  buf[pos + 1] = value;
+  return pos + 2;
+}
+
+function put32(buf, pos, value) {
+  buf[pos] = value >>> 24;
+  buf[pos + 1] = value >>> 16;
+  buf[pos + 2] = value >>> 8;
+  buf[pos + 3] = value;
+  return pos + 4;
+}
+
 function textHead(length) {
   return length < 32 ? 1 : length < 0x100 ? 2 : length < 0x10000 ? 3 : 5;
 }
@@ -432,11 +479,14 @@ function read(value, key) {
 
 /** The keys with a value; like JSON, we don't speak of functions. */
 function said(value, keys) {
-  const has = (key) => {
-    const type = typeof read(value, key);
-    return type !== 'undefined' && type !== 'function';
-  };
-  return keys.every(has) ? keys : keys.filter(has);
+  for (let i = 0; i < keys.length; i++) {
+    if (!isSaid(read(value, keys[i]))) return keys.filter((key) => isSaid(read(value, key)));
+  }
+  return keys;
+}
+
+function isSaid(value) {
+  return value !== undefined && typeof value !== 'function';
 }
 
 /** Says whether a key may become another one's twin when it is cut or made valid UTF-8. */

@@ -3,10 +3,10 @@
 // Runs as an agent's own code reports them, and which one is around a piece of code.
 
 const { AsyncLocalStorage } = require('node:async_hooks');
-const { types } = require('node:util');
 const { newRunId, spanIdOf, traceIdIn, traceIdOf } = require('./ids.js');
 const { endRun, errorOf, guarded, runEvent, startRun } = require('./core.js');
 const { hasFields } = require('./pack.js');
+const { isThenable, watch } = require('./waiting.js');
 const { runId } = require('./wire.js');
 
 const FIELDS = new Set(['kind', 'model', 'provider', 'session', 'user', 'input', 'tags', 'parent', 'traceparent']);
@@ -39,7 +39,7 @@ function langchainRun() {
 function reported(id) {
   const run = known.get(id);
   if (run === undefined) return undefined;
-  return run.shownAs === undefined ? { id, trace: run.trace } : run.shownAs;
+  return run.shownAs === undefined ? { id, trace: run.trace ?? traceIdOf(id) } : run.shownAs;
 }
 
 /** The innermost of the current span and the LangChain run that is around here.
@@ -51,11 +51,12 @@ function parentWithin(langchain) {
   return run !== undefined && run.outer === langchain?.id ? run : langchain;
 }
 
-/** Where a new run stands: its parent, or else what it has to say of who asked for it. */
-function place(parent, id, traceparent) {
-  if (parent !== undefined) return { parent: parent.id, trace: parent.trace };
+/** Where a new run stands: its parent, or else what it has to say of who asked for it. Without a
+ * trace it begins one of its own. */
+function place(parent, traceparent) {
+  if (parent !== undefined) return { parent: parent.id, traceparent: undefined, trace: parent.trace };
   const from = traceparent ?? inherited;
-  return { traceparent: from, trace: traceIdIn(from) ?? traceIdOf(id) };
+  return { parent: undefined, traceparent: from, trace: from === undefined ? undefined : traceIdIn(from) };
 }
 
 /** A run. `output`, `usage`, `model`, `finish` and `error` may be set until it ends. */
@@ -63,18 +64,21 @@ class Run {
   constructor(name, options) {
     this.id = newRunId();
     this.ended = false;
-    this.results = {};
-    this.attrs = {};
+    this.results = { output: undefined, usage: undefined, model: undefined, finish: undefined, error: undefined, attrs: {} };
     const langchain = langchainRun();
     this.outer = langchain?.id;
     const fields = split(options);
     const around = parentOf(fields.parent) ?? parentWithin(langchain);
-    const { parent, traceparent: from, trace } = place(around, this.id, fields.traceparent);
-    this.trace = trace;
+    const { parent, traceparent, trace } = place(around, fields.traceparent);
+    this.given = trace;
     fields.name = name;
     fields.parent = parent;
-    fields.traceparent = from;
+    fields.traceparent = traceparent;
     startRun(this.id, fields);
+  }
+
+  get trace() {
+    return (this.given ??= traceIdOf(this.id));
   }
 
   get traceId() {
@@ -84,8 +88,9 @@ class Run {
   /** Sets output, usage, model, finish or error; every other name is an attribute. */
   set(fields) {
     try {
+      const { results } = this;
       for (const name of hasFields(fields) ? Object.keys(fields) : []) {
-        (RESULTS.has(name) ? this.results : this.attrs)[name] = fields[name];
+        (RESULTS.has(name) ? results : results.attrs)[name] = fields[name];
       }
     } catch {
       // an object that can't be read
@@ -104,7 +109,6 @@ class Run {
     if (fields !== undefined) this.set(fields);
     const { results } = this;
     if (results.error !== undefined && results.error !== null) results.error = errorOf(results.error);
-    results.attrs = this.attrs;
     endRun(this.id, results);
   }
 
@@ -115,6 +119,7 @@ class Run {
 
 /** What a caller names as the parent: a run, or the id of one. */
 const parentOf = guarded((given) => {
+  if (given === undefined) return undefined;
   if (given instanceof Run) return given;
   const id = runId(given);
   return id === undefined ? undefined : { id, trace: traceIdOf(id) };
@@ -122,7 +127,19 @@ const parentOf = guarded((given) => {
 
 /** The options as fields of a start: those that the protocol doesn't know are attributes. */
 function split(options) {
-  const fields = { kind: 'other', attrs: {} };
+  const fields = {
+    kind: 'other',
+    name: undefined,
+    parent: undefined,
+    traceparent: undefined,
+    session: undefined,
+    user: undefined,
+    model: undefined,
+    provider: undefined,
+    input: undefined,
+    tags: undefined,
+    attrs: {},
+  };
   try {
     for (const name of hasFields(options) ? Object.keys(options) : []) {
       const value = options[name];
@@ -154,27 +171,15 @@ function within(run, work, ...args) {
   }
 }
 
-const isThenable = guarded((result) => typeof result?.then === 'function', false);
-
-/** Ends the run with what came back: at once, or when a promise settles. */
+/** Ends the run with what came back: at once, or when a promise settles. Returns it. */
 function finish(run, result, keep) {
-  if (!isThenable(result)) {
-    if (keep) keepOutput(run, result);
+  const done = (value) => {
+    if (keep) keepOutput(run, value);
     run.end();
-    return result;
-  }
-  // The then() of what is no promise need not return one.
-  return (types.isPromise(result) ? result : Promise.resolve(result)).then(
-    (value) => {
-      if (keep) keepOutput(run, value);
-      run.end();
-      return value;
-    },
-    (error) => {
-      run.end({ error });
-      throw error;
-    },
-  );
+  };
+  if (isThenable(result)) return watch(result, { done, failed: (error) => run.end({ error }) });
+  done(result);
+  return result;
 }
 
 function keepOutput(run, value) {

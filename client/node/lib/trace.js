@@ -1,6 +1,5 @@
 'use strict';
 
-const http = require('node:http');
 const { flush, transport } = require('./core.js');
 
 const MAX_ANSWER = 64 * 1024 * 1024;
@@ -24,6 +23,7 @@ async function trace(traceId, timeoutMs = 2000) {
 }
 
 function get(path, timeout) {
+  const http = require('node:http'); // it takes a while to load, and most programs read no trace
   return new Promise((resolve, reject) => {
     const options = { socketPath: apiSocket(), path, timeout, agent: false, headers: { host: 'localhost' } };
     const request = http.get(options, (response) => {

@@ -14,6 +14,8 @@ const { AsyncResource } = require('node:async_hooks');
 const fs = require('node:fs');
 const net = require('node:net');
 const timers = require('node:timers');
+const clock = require('./clock.js');
+const { guarded } = require('./guarded.js');
 const { Outbox } = require('./outbox.js');
 const wire = require('./wire.js');
 
@@ -35,10 +37,14 @@ class Transport {
     this.hello = hello;
     // Sockets and timers outlive the request that caused them: they must not keep its context.
     this.outside = new AsyncResource('SIDELIGHT');
-    this.turn = () => {
+    this.turn = guarded(() => {
       this.scheduled = false;
       if (this.timer === undefined) this.pump(TURN_BUDGET);
-    };
+    });
+    this.again = guarded(() => {
+      this.timer = undefined;
+      this.pump(TURN_BUDGET);
+    });
     this.reset();
   }
 
@@ -73,11 +79,35 @@ class Transport {
   }
 
   emit(frame) {
-    if (this.outbox.bytes + frame.length > this.limit) {
-      this.full = true;
-      this.dropped++;
-    } else this.outbox.add(frame);
+    if (this.fits(frame)) this.outbox.add(frame);
     this.schedule();
+  }
+
+  fits({ length }) {
+    if (this.outbox.bytes + length <= this.limit) return true;
+    this.full = true;
+    this.dropped++;
+    return false;
+  }
+
+  /** Where a frame may be packed in place; undefined if it can't now. */
+  lend() {
+    return this.outbox.lend();
+  }
+
+  /** Takes what was packed: in that chunk, or elsewhere if it didn't fit or there was none. */
+  take(packer, chunk) {
+    if (packer.buf !== chunk?.buf || chunk !== this.outbox.lent) {
+      this.release(chunk);
+      return this.emit(packer.frame());
+    }
+    this.outbox.giveBack(this.fits(packer) ? packer.length : 0);
+    return this.schedule();
+  }
+
+  /** Takes back a chunk in which nothing came to be. */
+  release(chunk) {
+    if (chunk !== undefined && chunk === this.outbox.lent) this.outbox.giveBack(0);
   }
 
   /** Resolves when all that was emitted is durable, or false when that isn't known in time. */
@@ -110,7 +140,8 @@ class Transport {
 
   /** Says bye to this collector. */
   close() {
-    this.leave(true);
+    this.leaving = true;
+    this.passOn(true);
     this.leaving = false;
     this.disconnect();
   }
@@ -119,16 +150,18 @@ class Transport {
    * report, after ours, is written at once. */
   leave(goodbye) {
     this.leaving = true;
+    this.outbox.giveBack(0); // what was being packed as the process exits
     this.passOn(goodbye);
   }
 
   /** Passes on what is queued, as far as that goes in time. */
   passOn(goodbye) {
-    const deadline = Date.now() + EXIT_MS;
+    const deadline = clock.ms() + EXIT_MS;
     if (this.socket === undefined && this.outbox.bytes === 0) return;
+    if (this.outbox.lent !== undefined) return; // a getter asks, in the middle of a message
     this.retryAt = 0;
     this.pump(Infinity);
-    while (this.outbox.bytes > 0 && this.socket !== undefined && Date.now() < deadline) {
+    while (this.outbox.bytes > 0 && this.socket !== undefined && clock.ms() < deadline) {
       pause(2);
       this.pump(Infinity);
     }
@@ -155,8 +188,8 @@ class Transport {
   /** Writes what can be written now; what can't is tried again later. */
   pump(budget) {
     for (let i = 0; i < 2; i++) {
-      // A connection that turns out to be lost is renewed at once.
-      if (this.socket === undefined && !this.connect()) break;
+      // A connection that turns out to be lost is renewed at once, if there is something to say.
+      if (this.socket === undefined && (this.outbox.bytes === 0 || !this.connect())) break;
       if (!this.settled && !this.leaving) return;
       if (this.write(budget)) break;
     }
@@ -167,17 +200,15 @@ class Transport {
 
   tryLater() {
     if (this.timer !== undefined) return;
-    const ms = this.socket === undefined ? Math.max(1, this.retryAt - Date.now()) : this.retryMs;
-    this.timer = this.outside.runInAsyncScope(setTimeout, null, () => {
-      this.timer = undefined;
-      this.pump(TURN_BUDGET);
-    }, ms);
+    const ms = this.socket === undefined ? Math.max(1, this.retryAt - clock.ms()) : this.retryMs;
+    this.timer = this.outside.runInAsyncScope(setTimeout, null, this.again, ms);
     this.timer.unref();
   }
 
   /** Writes what waits. False: the connection is lost. */
   write(budget) {
     const { outbox } = this;
+    if (outbox.lent !== undefined) return true;
     const before = outbox.written;
     try {
       for (let i = 0; i < budget && outbox.bytes > 0; i++) {
@@ -195,7 +226,7 @@ class Transport {
   }
 
   connect() {
-    const now = Date.now();
+    const now = clock.ms();
     if (now < this.retryAt) return false;
     if (this.paths().some((path) => this.open(path))) {
       this.since = now;
@@ -232,13 +263,13 @@ class Transport {
       }
       // libuv learns of the connection from a socket that has room, and keeps the process until
       // then: what we write must not fill it before.
-      socket.on('connect', () => {
-        if (socket !== this.socket) return;
+      const on = (event, work) => socket.on(event, guarded((data) => socket === this.socket && work(data)));
+      on('connect', () => {
         this.settled = true;
         this.pump(TURN_BUDGET);
       });
-      socket.on('close', () => socket === this.socket && this.lose());
-      socket.on('data', (data) => socket === this.socket && this.receive(data));
+      on('close', () => this.lose());
+      on('data', (data) => this.receive(data));
       this.settled = false;
       this.socket = socket;
       this.connectedTo = path;
@@ -262,7 +293,7 @@ class Transport {
     for (const [token, flush] of this.asked) {
       if (flush.at <= outbox.written) flush.at = outbox.add(wire.flush(token)); // its answer is lost as well
     }
-    const now = Date.now();
+    const now = clock.ms();
     if (now - this.since > BACKOFF_MAX_MS) this.backoffMs = this.retryAt = 0;
     else this.backOff(now); // a collector that hangs up on us is left alone for a while
     this.durable = outbox.written;

@@ -3,7 +3,8 @@
 // Builds the frames of docs/protocol.md: a 4-byte big-endian length, then a msgpack array.
 //
 // Keys come in the order of the protocol's tables, absent fields are left out, and a frame is
-// never longer than MAX_FRAME. A frame is borrowed: the next one may overwrite it.
+// never longer than MAX_FRAME. It goes into a sink, in place where that has room; without a sink it
+// is returned, borrowed: the next one may overwrite it.
 
 const { MAX_FRAME, MAX_NODES, MAX_TEXT, OVER, Packer, clip, hasFields, text } = require('./pack.js');
 
@@ -18,75 +19,100 @@ const LIMITS = [
   [512, 500],
 ];
 
-const START = {
-  kind: label,
-  name: label,
-  parent: id,
-  traceparent: label,
-  session: label,
-  user: label,
-  model: label,
-  provider: label,
-  input: value,
-  tags: texts,
-};
-const END = { output: value, usage: map, model: label, finish: labels, error: errorMap };
-const HELLO = { v: value, service: label, resource: map, sdk: label, pid: value };
+// Each writes the fields of one message, and says how many there were; spelled out, since a loop
+// over a table takes longer.
+
+function startFields(packer, given) {
+  return (
+    label(packer, 'kind', given.kind) +
+    label(packer, 'name', given.name) +
+    id(packer, 'parent', given.parent) +
+    label(packer, 'traceparent', given.traceparent) +
+    label(packer, 'session', given.session) +
+    label(packer, 'user', given.user) +
+    label(packer, 'model', given.model) +
+    label(packer, 'provider', given.provider) +
+    value(packer, 'input', given.input) +
+    texts(packer, 'tags', given.tags) +
+    attrs(packer, given.attrs)
+  );
+}
+
+function endFields(packer, given) {
+  return (
+    value(packer, 'output', given.output) +
+    map(packer, 'usage', given.usage) +
+    label(packer, 'model', given.model) +
+    labels(packer, 'finish', given.finish) +
+    errorMap(packer, 'error', given.error) +
+    attrs(packer, given.attrs)
+  );
+}
+
+function helloFields(packer, given) {
+  return (
+    value(packer, 'v', VERSION) +
+    label(packer, 'service', given.service) +
+    map(packer, 'resource', given.resource) +
+    label(packer, 'sdk', given.sdk) +
+    value(packer, 'pid', given.pid)
+  );
+}
 
 // A packer is used by one message at a time: a getter that reports in the middle of one takes
 // another.
 const idle = [];
 
-function build(write) {
+function build(write, sink) {
   const packer = idle.pop() ?? new Packer();
+  const chunk = sink?.lend();
   try {
-    for (const [maxText, maxNodes] of LIMITS) {
-      packer.begin(maxText, maxNodes);
-      try {
-        write(packer);
-      } catch (error) {
-        if (error !== OVER) throw error;
-        continue;
-      }
-      if (packer.pos <= MAX_FRAME) return packer.frame();
+    for (let i = 0; i < LIMITS.length; i++) {
+      if (fits(packer, LIMITS[i], write, chunk)) return sink === undefined ? packer.frame() : sink.take(packer, chunk);
     }
     throw OVER;
   } finally {
+    sink?.release(chunk);
     if (idle.length < 4) idle.push(packer);
   }
 }
 
-function fields(packer, table, given, withAttrs) {
+function fits(packer, limits, write, chunk) {
+  packer.begin(limits[0], limits[1], chunk);
+  try {
+    write(packer);
+  } catch (error) {
+    if (error === OVER) return false;
+    throw error;
+  }
+  packer.seal();
+  return packer.length <= MAX_FRAME;
+}
+
+/** The map that a message ends with. */
+function fields(packer, write, given) {
   const at = packer.pos;
-  let count = 0;
   packer.byte(0x80);
-  for (const name in table) {
-    const field = given[name];
-    if (field !== undefined && field !== null && table[name](packer, name, field)) count++;
-  }
-  if (withAttrs && (packer.cut !== null || hasKeys(given.attrs))) {
-    packer.text('attrs');
-    packer.attrs(given.attrs);
-    count++;
-  }
-  packer.buf[at] = 0x80 | count; // no table has 16 fields
+  const count = write(packer, given);
+  packer.buf[at] = 0x80 | count; // no message has 16 fields
 }
 
-function hasKeys(attrs) {
-  return hasFields(attrs) && Object.keys(attrs).length > 0;
-}
-
-// Each writes one field, and says whether it did.
+// Each writes one field, and returns 1; 0 if there is nothing to write.
 
 function value(packer, name, field) {
+  if (field === undefined || field === null) return 0;
   packer.field = name;
   packer.text(name);
   packer.value(field, 0);
-  return true;
+  return 1;
 }
 
 function label(packer, name, field) {
-  return value(packer, name, text(field));
+  if (field === undefined || field === null) return 0;
+  packer.field = name;
+  packer.text(name);
+  packer.text(text(field));
+  return 1;
 }
 
 function labels(packer, name, field) {
@@ -94,21 +120,30 @@ function labels(packer, name, field) {
 }
 
 function texts(packer, name, field) {
+  if (field === undefined || field === null) return 0;
   const list = Array.isArray(field) || field instanceof Set ? Array.from(field, text) : [text(field)];
-  return list.length > 0 && value(packer, name, list);
+  return list.length > 0 ? value(packer, name, list) : 0;
 }
 
 /** A field that is refused with all the others if it is no map. */
 function map(packer, name, field) {
   const { pos } = packer;
-  value(packer, name, field);
+  if (value(packer, name, field) === 0) return 0;
   const head = packer.buf[pos + 1 + name.length];
   const isMap = (head >= 0x81 && head <= 0x8f) || head === 0xde || head === 0xdf;
   if (!isMap) packer.pos = pos;
-  return isMap;
+  return isMap ? 1 : 0;
+}
+
+function attrs(packer, given) {
+  if (packer.cut === null && !(hasFields(given) && Object.keys(given).length > 0)) return 0;
+  packer.text('attrs');
+  packer.attrs(given);
+  return 1;
 }
 
 function errorMap(packer, name, field) {
+  if (field === undefined || field === null) return 0;
   const error = {};
   for (const key of ['type', 'message', 'stack']) {
     if (field[key] !== undefined) error[key] = text(field[key]);
@@ -118,7 +153,7 @@ function errorMap(packer, name, field) {
 
 function id(packer, name, field) {
   const usable = runId(field);
-  return usable !== undefined && value(packer, name, usable);
+  return value(packer, name, usable);
 }
 
 /** 16 bytes or a text; anything else is none. */
@@ -134,34 +169,39 @@ function hello(given) {
   return build((packer) => {
     packer.arrayHead(2);
     packer.number(0);
-    fields(packer, HELLO, { v: VERSION, ...given }, false);
+    fields(packer, helloFields, given);
   });
 }
 
-function message(type, run, when, table, given) {
+function runOf(packer, run) {
+  if (run instanceof Uint8Array) packer.bytes(run);
+  else packer.value(run, 0);
+}
+
+function message(type, run, when, write, given, sink) {
   return build((packer) => {
     packer.arrayHead(5);
     packer.number(type);
-    packer.value(run, 0);
+    runOf(packer, run);
     packer.time(when.unix);
     packer.time(when.mono);
-    fields(packer, table, given, true);
-  });
+    fields(packer, write, given);
+  }, sink);
 }
 
-const start = (run, when, given) => message(1, run, when, START, given);
-const end = (run, when, given) => message(2, run, when, END, given);
+const start = (run, when, given, sink) => message(1, run, when, startFields, given, sink);
+const end = (run, when, given, sink) => message(2, run, when, endFields, given, sink);
 
-function event(run, when, name, attrs) {
+function event(run, when, name, attributes, sink) {
   return build((packer) => {
     packer.arrayHead(6);
     packer.number(3);
-    packer.value(run, 0);
+    runOf(packer, run);
     packer.time(when.unix);
     packer.time(when.mono);
     packer.text(clip(text(name), MAX_NAME) || 'event');
-    packer.attrs(attrs);
-  });
+    packer.attrs(attributes);
+  }, sink);
 }
 
 function plain(type, body) {

@@ -44,6 +44,7 @@ function wrapper(kind) {
     const begin = (args) => new Run(name, { kind, input: inputOf(args), ...more });
     const lazy = isGenerator(fn);
     function wrapped(...args) {
+      if (new.target) return Reflect.construct(fn, args, new.target === wrapped ? fn : new.target);
       if (lazy) return iterate(Reflect.apply(fn, this, args), () => begin(args));
       const run = begin(args);
       return finish(run, within(run, () => Reflect.apply(fn, this, args)), true);

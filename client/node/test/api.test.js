@@ -147,6 +147,12 @@ test('wrapped functions keep their name, this, arguments and result', async () =
   assert.equal(runs.answer.end.output, 'why!');
 });
 
+test('a function that is a constructor stays one', () => {
+  class Point {}
+  const Wrapped = sidelight.tool(Point);
+  assert.ok(new Wrapped() instanceof Point);
+});
+
 test('what was put on a function is on the wrapped one', () => {
   const schema = { type: 'object' };
   const wrapped = sidelight.tool(Object.assign(() => 1, { schema }));
@@ -235,6 +241,118 @@ test('an async generator: whole, left early, and failed', async () => {
   assert.equal(runs.left.end.output, 'half');
   assert.equal(runs.failed.end.error.type, 'RangeError');
   assert.equal(runs.failed.end.output, 'x');
+});
+
+/** A thenable that does its work when somebody waits, like a query; it counts how often. */
+class Query {
+  constructor(work) {
+    this.work = work;
+    this.count = 0;
+  }
+
+  then(good, bad) {
+    this.count++;
+    return new Promise((resolve) => resolve(this.work())).then(good, bad);
+  }
+}
+
+test('what can be waited for stays what it is, and its work is done once', async () => {
+  const query = new Query(() => 7);
+  const wrapped = sidelight.tool(() => query, { name: 'query' });
+  assert.equal(wrapped(), query);
+  assert.equal(query.count, 0);
+  assert.equal(await query, 7);
+  assert.equal(query.count, 1);
+  class Own extends Promise {}
+  const promise = Own.resolve(8);
+  assert.equal(sidelight.span('own', () => promise), promise);
+  assert.equal(await promise.then().finally(() => {}), 8);
+  const failing = new Query(() => { throw new RangeError('no'); });
+  assert.equal(sidelight.span('failing', () => failing), failing);
+  await assert.rejects(async () => failing, RangeError);
+  await failing.then(() => {}).then(() => assert.fail(), () => {});
+  const frozen = Object.freeze({ then: (good) => good(9) });
+  assert.equal(await sidelight.span('frozen', () => frozen), 9);
+  const runs = await reported();
+  assert.equal(runs.query.end.output, 7);
+  for (const name of ['own', 'frozen']) assert.equal(runs[name].end.error, undefined);
+  assert.equal(runs.failing.end.error.type, 'RangeError');
+});
+
+test("a promise's own methods are on the one that is returned", async () => {
+  const canceled = [];
+  const runtimes = Symbol('such as the one that holds the async context');
+  const make = () => Object.assign(Promise.resolve(1), { cancel: () => canceled.push(1), [runtimes]: 1 });
+  const promise = sidelight.span('cancellable', make);
+  promise.cancel();
+  assert.equal(await promise, 1);
+  assert.deepEqual(canceled, [1]);
+  assert.equal(promise[runtimes], undefined);
+  assert.equal((await reported()).cancellable.ends, 1);
+});
+
+test('one that many runs return tells them all, and keeps none of them', async () => {
+  const query = new Query(() => 1);
+  for (let i = 0; i < 1500; i++) sidelight.span(`many ${i}`, () => query);
+  assert.equal(await query, 1);
+  for (let i = 0; i < 20_000; i++) {
+    assert.equal(sidelight.span('again', () => query), query);
+    query.then(() => {});
+    if (i % 100 === 0) await query;
+  }
+  await sidelight.flush(5000);
+  const all = onlyRuns(recorder.messages);
+  assert.equal(all.filter(([type]) => type === 1).length, 21_500);
+  assert.equal(all.filter(([type]) => type === 2).length, 21_500);
+});
+
+test('a getter that reports without end is bounded, and one that moves to another collector spoils nothing', async () => {
+  const other = await Recorder.start();
+  const { transport } = require('../lib/core.js');
+  const many = {
+    get many() {
+      for (let i = 0; i < 1500; i++) sidelight.span('s', { input: 'x'.repeat(3000) });
+      return transport.outbox.bytes;
+    },
+  };
+  sidelight.span('many', { input: many });
+  assert.ok(transport.outbox.bytes <= (4 << 20) + 100, String(transport.outbox.bytes));
+  await sidelight.flush(5000);
+  const moves = {
+    get moves() {
+      sidelight.configure({ socket: other.path });
+      sidelight.span('while moving', { input: 'y'.repeat(3000) });
+      return 'fine';
+    },
+  };
+  sidelight.span('before', {});
+  sidelight.span('moving', { input: moves, text: 'z'.repeat(3000) });
+  await sidelight.flush(5000);
+  const starts = onlyRuns([...recorder.messages, ...other.messages]).map(([, , , , fields]) => fields);
+  assert.deepEqual(starts.find(({ name }) => name === 'moving'), { kind: 'other', name: 'moving', input: { moves: 'fine' }, attrs: { text: 'z'.repeat(3000) } });
+  for (const name of ['before', 'while moving']) assert.equal(starts.filter((start) => start.name === name).length, 1);
+  sidelight.configure({ socket: recorder.path });
+  await other.close();
+});
+
+test('what a getter reports in the middle of a message arrives beside it', async () => {
+  let flushed;
+  const input = {
+    before: 'x'.repeat(3000),
+    get odd() {
+      for (const length of [10, 30_000]) sidelight.span(`inner ${length}`, { input: 'y'.repeat(length) }, () => {});
+      flushed ??= sidelight.flush(5000);
+      return 'fine';
+    },
+    after: 'z'.repeat(30_000),
+  };
+  sidelight.span('around', { input }, () => {});
+  sidelight.span('next', () => {});
+  assert.equal(await flushed, true);
+  const runs = await reported();
+  assert.deepEqual(runs.around.start.input, { before: 'x'.repeat(3000), odd: 'fine', after: 'z'.repeat(30_000) });
+  assert.equal(runs['inner 30000'].start.input.length, 30_000);
+  for (const name of ['around', 'inner 10', 'inner 30000', 'next']) assert.equal(runs[name].ends, 1);
 });
 
 test('trace context is given on, and taken', async () => {

@@ -174,6 +174,42 @@ for (const library of ['openai', 'openai-5']) {
     assert.deepEqual(runs[1][1], { attrs: { 'http.response.status_code': 200 } });
   });
 
+  both('what is more than a promise comes out of a span and a wrapped function', async (openai) => {
+    const bodies = [];
+    const fetch = async (...args) => {
+      const response = await globalThis.fetch(...args);
+      const { json } = response;
+      response.json = function counted() {
+        bodies.push('read');
+        return json.call(this);
+      };
+      return response;
+    };
+    const bare = new OpenAI({ baseURL: server.baseURL, apiKey: 'none', maxRetries: 0, fetch });
+    const create = (client, content = 'x') => client.chat.completions.create({ model: 'm', messages: ask(content) });
+    const llm = sidelight.llm(create, { name: 'llm' });
+    for (const client of [bare, openai]) {
+      let made;
+      const same = sidelight.span('same', () => (made = create(client)));
+      assert.equal(same, made);
+      const { data, response } = await same.withResponse();
+      assert.equal(data.choices[0].message.content, 'Hello x');
+      assert.equal(response.status, 200);
+      assert.equal((await same).choices[0].message.content, 'Hello x');
+      const raw = await sidelight.span('raw', () => create(client)).asResponse();
+      assert.equal((await raw.json()).choices[0].message.content, 'Hello x');
+      assert.equal((await llm(client)).choices[0].message.content, 'Hello x');
+      await assert.rejects(llm(client, 'outage').catch((error) => { throw error; }), (error) => error.status === 500);
+    }
+    assert.equal(bodies.length, 3);
+    const runs = (await reported()).filter(([{ name }]) => name !== 'chat m');
+    assert.equal(runs.length, 8);
+    for (const [{ name }, end] of runs) assert.ok(end, name);
+    const llms = runs.filter(([{ name }]) => name === 'llm');
+    assert.deepEqual(llms.map(([, end]) => end.error?.type), [undefined, 'InternalServerError', undefined, 'InternalServerError']);
+    assert.equal(llms[0][1].output.choices[0].message.content, 'Hello x');
+  });
+
   both('responses, plain and streamed', async (openai) => {
     const body = { model: 'gpt-4o', input: 'Ada', instructions: 'be kind' };
     assert.equal((await openai.responses.create(body)).output_text, 'Hello Ada');
@@ -231,14 +267,16 @@ for (const library of ['openai', 'openai-5']) {
     const program = `
       const { OpenAI } = require(${JSON.stringify(library)});
       const openai = new OpenAI({ baseURL: '${server.baseURL}', apiKey: 'none', maxRetries: 0 });
-      if (process.argv[1] === 'wrapped') sidelight.wrapOpenAI(openai);
-      openai.chat.completions.create({ model: 'm', messages: [{ role: 'user', content: 'outage' }] }).then(() => {});`;
-    for (const args of [['wrapped'], ['bare']]) {
+      const [way] = process.argv.slice(1);
+      if (way === 'wrapped') sidelight.wrapOpenAI(openai);
+      const ask = () => openai.chat.completions.create({ model: 'm', messages: [{ role: 'user', content: 'outage' }] });
+      (way === 'span' ? sidelight.span('s', ask) : ask()).then(() => {});`;
+    for (const args of [['wrapped'], ['span'], ['bare']]) {
       const { code, err } = await runProgram(program, { socket: recorder.path, args });
       assert.equal(code, 1);
       assert.match(err, /500 The server had an error/);
     }
-    await recorder.wait((all) => onlyRuns(all).length === 2);
+    await recorder.wait((all) => onlyRuns(all).length === 4);
   });
 }
 

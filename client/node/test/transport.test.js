@@ -29,7 +29,7 @@ afterEach(async () => {
 });
 
 function report(name, attrs = {}) {
-  if (transport.wants()) transport.emit(wire.event('run', WHEN, name, attrs));
+  if (transport.wants()) wire.event('run', WHEN, name, attrs, transport);
 }
 
 const names = (messages) => onlyRuns(messages).map((message) => message[4]);
@@ -41,6 +41,24 @@ test('says hello, then what was reported, in order', async () => {
   const messages = await recorder.wait((all) => onlyRuns(all).length === 1000);
   assert.deepEqual(messages[0], [0, { v: 1, service: 'test' }]);
   assert.deepEqual(names(messages), Array.from({ length: 1000 }, (_, i) => `e${i}`));
+});
+
+test('frames of any size are whole and in order, wherever they are packed', async () => {
+  recorder = await Recorder.start(socket);
+  const lengths = Array.from({ length: 300 }, (_, i) => (i * i * 37) % (i % 3 === 0 ? 66_000 : 9_000));
+  for (const [i, length] of lengths.entries()) {
+    report(`e${i}`, { text: 'x'.repeat(length), last: i });
+    if (i % 7 === 0) transport.emit(wire.event('run', WHEN, `copied${i}`, {}));
+    if (i % 50 === 0) await sleep(1);
+  }
+  const messages = await recorder.runs(343);
+  const packed = onlyRuns(messages).filter(([, , , , name]) => name.startsWith('e'));
+  assert.deepEqual(packed.map(([, , , , name]) => name), lengths.map((_, i) => `e${i}`));
+  for (const [i, [, , , , , { text, last }]] of packed.entries()) {
+    assert.equal(text.length, Math.min(lengths[i], 65_536));
+    assert.equal(last, i);
+  }
+  assert.deepEqual(names(messages).filter((name) => name.startsWith('copied')).length, 43);
 });
 
 test('one turn of the event loop is one write', async () => {
@@ -107,9 +125,9 @@ test('a frame that was cut by the end of a connection is sent again as a whole',
   await recorder.runs(1);
   const [reader] = recorder.sockets;
   reader.pause();
-  for (let i = 0; i < 300; i++) report(`e${i}`, { text: 'x'.repeat(3000) });
+  for (let i = 0; i < 300; i++) report(`e${i}`, { text: 'x'.repeat(5000) });
   await sleep(50);
-  assert.ok(transport.outbox.bytes > 0 && transport.outbox.sent > 0, 'the kernel took all of it');
+  assert.ok(transport.outbox.sent > 0, 'the kernel took no part of a chunk');
   reader.destroy();
   const messages = await recorder.wait((all) => names(all).includes('e299'));
   const second = names(recorder.connections.at(-1));
@@ -150,6 +168,15 @@ test('close says bye', async () => {
   const messages = await recorder.wait((all) => all.includes('EOF'));
   assert.deepEqual(messages.map(([type]) => type), [0, 3, 7, 'E']);
   assert.deepEqual(recorder.leftOver.map(({ length }) => length), [0]);
+});
+
+test('without anything to say there is no new connection', async () => {
+  recorder = await Recorder.start(socket);
+  report('e');
+  transport.close(); // before the turn in which it would have been written
+  await recorder.wait((all) => all.includes('EOF'));
+  await sleep(20);
+  assert.equal(recorder.connections.length, 1);
 });
 
 test('another address is taken, and the old one gets what it was owed', async () => {
