@@ -560,6 +560,7 @@ def test_blocks_of_content_pass_as_they_are(recorder):
     ]
 
 
+@pytest.mark.alone
 def test_a_whole_agent_costs_little(recorder, model_server):
     """The handler's CPU time in a run of 18 callbacks, against the budget of a slow machine."""
     spent = 0
