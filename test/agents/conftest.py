@@ -10,9 +10,19 @@ ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "client" / "python" / "tests"))
 os.environ["LANGSMITH_TRACING"] = "false"
 
+from majors import IGNORED, is_absent  # noqa: E402
 from recorder import Recorder  # noqa: E402
 from scripted_apis import ScriptedApis  # noqa: E402
 from scripted_openai import ScriptedOpenAI  # noqa: E402
+
+collect_ignore = IGNORED
+
+
+def pytest_collection_modifyitems(config, items):
+    absent = [item for item in items if is_absent(item.name)]
+    if absent:
+        config.hook.pytest_deselected(items=absent)
+        items[:] = [item for item in items if item not in absent]
 
 
 @pytest.fixture

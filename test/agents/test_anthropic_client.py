@@ -193,7 +193,6 @@ def test_a_stream_that_is_left(recorder, client, how):
     assert_cut(Seen(recorder).one(), 3, "GeneratorExit")
 
 
-@pytest.mark.skipif(anthropic.__version__ < "2", reason="before, the client's own stream did")
 def test_a_stream_that_is_dropped_needs_no_collector(recorder, client):
     """The client lets go of a dropped stream's connection at once; so it does with us in it."""
     gc.disable()

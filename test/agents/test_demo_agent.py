@@ -13,7 +13,10 @@ import pytest
 from scripted_openai import ScriptedOpenAI
 
 AGENT = Path(__file__).with_name("demo_agent.py")
-pytestmark = pytest.mark.skipif("SIDELIGHTD" not in os.environ, reason="SIDELIGHTD names no daemon")
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif("SIDELIGHTD" not in os.environ, reason="SIDELIGHTD names no daemon"),
+]
 
 
 class Demo:

@@ -13,10 +13,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from langchain.agents import create_agent
 from langchain_core.runnables import RunnableLambda, RunnableSequence
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
+from majors import MODEL_RUNS, NODE, create_agent
 
 import sidelight
 from harness import arguments, assert_ledger, daemon, eventually, sidelightd  # noqa: F401
@@ -86,8 +86,8 @@ def assert_one_tree_each(collector, traces: dict[int, str], expected: dict) -> N
 AGENT = {
     ("invoke_agent request", None): 1,
     ("invoke_agent LangGraph", "invoke_agent request"): 1,
-    ("model", "invoke_agent LangGraph"): 2,
-    ("chat gpt-4o", "model"): 2,
+    (NODE, "invoke_agent LangGraph"): 2,
+    **{("chat gpt-4o" if n == "ChatOpenAI" else n, above): 2 for *_, above, n in MODEL_RUNS[1:]},
     ("tools", "invoke_agent LangGraph"): 2,
     ("execute_tool weather", "tools"): 1,
     ("execute_tool days_until", "tools"): 1,

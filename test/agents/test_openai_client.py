@@ -521,6 +521,7 @@ def test_without_a_collector_nothing_is_different(client, monkeypatch, tmp_path)
     assert create(client) == stream(client) == HELLO
 
 
+@pytest.mark.alone
 def test_a_call_costs_little(recorder):
     """What the wrapper adds to the two events that it sends, beside a client that does nothing."""
     answer = openai.types.chat.ChatCompletion.construct(

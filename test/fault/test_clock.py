@@ -42,6 +42,7 @@ def exporting(backend, **store) -> dict:
 
 
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+@pytest.mark.alone
 def test_a_step_in_mid_run_changes_no_duration_and_stops_no_timer(
     daemon, plain_sidelightd, tmp_path, backend, step
 ):

@@ -110,6 +110,7 @@ def recover(running, repair) -> float:
     "kind, error",
     [("write", errno.ENOSPC), ("write", errno.EDQUOT), ("write", errno.EROFS), ("sync", errno.ENOSPC)],
 )
+@pytest.mark.alone
 def test_a_disk_that_refuses_is_waited_out(daemon, plain_sidelightd, tmp_path, kind, error):
     """A disk that is full or over its quota says so when it is written, or (one that was promised more
     than there is) not before it is synced."""

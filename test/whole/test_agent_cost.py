@@ -17,6 +17,8 @@ import pytest
 
 from conftest import assert_ledger, clean_environment, eventually
 
+pytestmark = pytest.mark.alone
+
 # Rounds of a request without and one with Sidelight in turn, so that both see the same machine.
 # Each has two calls that take a while. Prints nothing; the milliseconds go to the file given.
 AGENT = """

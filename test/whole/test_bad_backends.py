@@ -33,6 +33,8 @@ from backends.dns import NameServer
 from backends.server import Backend
 from conftest import Daemon, Metrics, clean_environment, eventually, exporter_ledger, frame
 
+pytestmark = pytest.mark.alone
+
 ROUNDS, RUNS, EVERY = 8, 20, 0.3  # while they are bad
 RECOVERY = 6.0  # seconds until all is delivered after a backend turned good: 5 s between tries, and one
 STALL_MS = 20.0

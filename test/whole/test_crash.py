@@ -42,6 +42,7 @@ def finished_llm(running):
     return next((s for s in running.spans() if s["kind"] == "llm"), None)
 
 
+@pytest.mark.alone
 def test_a_killed_agents_open_call_is_an_error_with_evidence_within_a_second(daemon):
     running = daemon()
     process = run_small(running)

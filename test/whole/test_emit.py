@@ -227,6 +227,7 @@ def test_without_a_proc_entry_that_fits_a_run_stays_open_for_now(emit, daemon):
 # --- without a collector, and misuse --------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_without_a_collector_scripts_go_on(emit):
     began = time.monotonic()
     done = emit("start", "--name", "x")

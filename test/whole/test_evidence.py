@@ -107,6 +107,7 @@ def test_a_parents_word_is_waited_for(daemon):
     assert attributes["error.type"] == "process_exited"
 
 
+@pytest.mark.alone
 def test_a_parent_that_never_tells_is_waited_for_two_seconds(daemon):
     running = daemon()
     silent = PARENT.replace("sidelight.exited(agent.pid, agent.returncode)", "")

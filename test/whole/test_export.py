@@ -356,6 +356,7 @@ def test_a_hanging_backend_holds_up_neither_another_one_nor_the_end(daemon):
         assert exporter_ledger(again.metrics(), "stuck")["pending"] == 10
 
 
+@pytest.mark.alone
 def test_a_dead_backend_does_not_hold_up_the_end(daemon):
     with OtlpSink(listening=False) as sink:
         d = daemon(exporting(sink))

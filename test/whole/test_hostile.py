@@ -194,6 +194,7 @@ def test_all_of_them_from_eight_sides_leave_others_served(daemon):
     assert_served(running, good, within=5)  # a sanitizer build on a busy machine
 
 
+@pytest.mark.alone
 def test_memory_and_latency_are_unmoved_by_them(daemon, plain_sidelightd):
     running = daemon(program=plain_sidelightd)
     attack(running, connections=8, times=1)  # what a first large frame makes it take

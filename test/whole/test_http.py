@@ -276,6 +276,7 @@ class Dripping:
             client.close()
 
 
+@pytest.mark.alone
 def test_slow_clients_lock_nobody_out(server):
     with Dripping(server, 200) as slow:
         # With 64 places and 200 of them, one that asks at once is served within a few seconds …
@@ -289,6 +290,7 @@ def test_slow_clients_lock_nobody_out(server):
         assert time.monotonic() - started < 1
 
 
+@pytest.mark.alone
 def test_a_slow_client_alone_has_its_deadline(server):
     with Dripping(server, 1) as slow:
         eventually(lambda: slow.open() == 0, timeout=DEADLINE + 5, what="it is closed")

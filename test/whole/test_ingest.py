@@ -155,6 +155,7 @@ def test_what_is_flushed_survives_a_kill(daemon):
     assert again.span(open_run)["status"]["code"] == "running"
 
 
+@pytest.mark.alone
 def test_a_flush_is_answered_after_a_commit_and_not_before(daemon, tmp_path):
     running = daemon()
     with running.agent() as agent:
@@ -336,6 +337,7 @@ def test_agents_leave_files_for_the_others(daemon, sidelightd, tmp_path, sink):
         agent.close()
 
 
+@pytest.mark.alone
 def test_without_file_descriptors_it_serves_those_it_has_and_does_not_spin(daemon):
     running = daemon()
     pid = running.process.pid
@@ -392,6 +394,7 @@ def test_a_client_that_is_stopped_in_mid_frame_delays_nobody(daemon):
     assert_ledger(running)
 
 
+@pytest.mark.alone
 def test_small_frames_written_one_by_one_are_not_slowed_down(daemon):
     """A socket holds 278 of them: a daemon that rests after each read must see that it was full."""
     running = daemon()

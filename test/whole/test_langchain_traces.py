@@ -22,6 +22,7 @@ from langchain_openai import ChatOpenAI  # noqa: E402
 from scripted_openai import ScriptedOpenAI  # noqa: E402
 from sidelight import _api  # noqa: E402
 
+pytestmark = pytest.mark.alone
 BOTH = "weather in Oslo and days until 2027-01-01"
 PARENT_KINDS = {"agent": {None}, "chain": {"agent", "chain"}, "llm": {"chain"}, "tool": {"chain"}}
 

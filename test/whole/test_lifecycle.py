@@ -249,6 +249,7 @@ class Steady(threading.Thread):
             self.failure = error
 
 
+@pytest.mark.alone
 def test_a_disk_that_fills_up_holds_events_back_and_loses_none(daemon, disk):
     running, hog = start_on_a_small_disk(daemon, disk)
     steady = Steady(running)
@@ -361,12 +362,14 @@ def measure_looks(running) -> list[float]:
     return took
 
 
+@pytest.mark.alone
 def test_an_event_is_soon_visible_through_the_api(daemon, plain_sidelightd):
     running = daemon(program=plain_sidelightd)
     assert statistics.median(measure_looks(running)) <= 50
     assert_ledger(running)
 
 
+@pytest.mark.alone
 def test_it_is_ready_quickly_and_idle_then(daemon, plain_sidelightd):
     began = time.monotonic()
     running = daemon(program=plain_sidelightd)

@@ -440,6 +440,7 @@ def test_a_run_goes_on_over_a_restart_of_the_collector(start, daemon):
 
 
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+@pytest.mark.alone
 def test_a_collector_that_falls_silent_is_waited_for_once(start, daemon, number):
     running = daemon()
     process = start("--", "sh", "-c", "echo ready; read line; exit 6")
@@ -455,6 +456,7 @@ def test_a_collector_that_falls_silent_is_waited_for_once(start, daemon, number)
     assert process.returncode == 6 and "the collector does not answer" in shown
 
 
+@pytest.mark.alone
 def test_a_collector_that_is_silent_from_the_start_hardly_holds_the_command_up(start, daemon):
     running = daemon()
     running.signal(signal.SIGSTOP)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import time
 
+import pytest
+
 from conftest import assert_ledger, eventually, exporter_ledger
 from otlp_sink import OtlpSink
 
@@ -63,6 +65,7 @@ def test_the_newest_are_refused_and_none_that_was_taken_is_lost(daemon):
         assert_ledger(running, "a")
 
 
+@pytest.mark.alone
 def test_it_takes_runs_again_within_a_second_of_room(daemon):
     with OtlpSink(listening=False) as sink:
         running = daemon(config(sink, "refuse_newest"))

@@ -27,12 +27,19 @@ _LIMITS = ((MAX_TEXT, MAX_NODES), (8192, 5000), (512, 500))
 _packers: list[Any] = []
 
 
+def _new_packer() -> Any:
+    try:
+        return msgpack.Packer(buf_size=64 * 1024)
+    except TypeError:  # before msgpack 1.1 it has 1 MiB at once
+        return msgpack.Packer()
+
+
 def pack(message: list[Any]) -> bytes:
     """The message as a frame. Raises on what msgpack can't say."""
     try:
         packer = _packers.pop()
     except IndexError:
-        packer = msgpack.Packer(buf_size=64 * 1024)
+        packer = _new_packer()
     body: bytes = packer.pack(message)  # one that raised is not used again
     if len(_packers) < 4:
         _packers.append(packer)

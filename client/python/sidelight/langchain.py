@@ -22,6 +22,7 @@ from langchain_core.messages import (
 )
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
 from langchain_core.tracers.context import register_configure_hook
+from langchain_core.version import VERSION
 
 from . import _api, _streams
 from ._api import (
@@ -71,6 +72,9 @@ _MODEL_SETTINGS = ("ls_temperature", "ls_max_tokens")
 _PLACE = ("checkpoint_ns", "langgraph_checkpoint_ns")
 _NO_ATTRS = frozenset((*_SESSION, *dict(_PROMPT), *_PLACE, "user_id"))  # nor ls_…
 _SCALARS = frozenset({str, int, float, bool})
+
+# There only the result of a tool says which call it answers.
+_CALL_ID_IS_LATE = VERSION.startswith(("0.", "1.0."))
 
 # What a run ends with that is told to stop.
 _STOPPED = frozenset({"CancelledError", "GeneratorExit"})
@@ -184,9 +188,12 @@ def _half_an_answer(error: BaseException, response: Any) -> dict[str, Any]:
 def _tool_result(output: Any) -> dict[str, Any]:
     """What a tool returned, as fields of an end."""
     content = getattr(output, "content", output)
+    fields: dict[str, Any] = {"output": content}
     if getattr(output, "status", None) == "error":  # the tool caught it for the model to see
-        return {"output": content, "error": {"type": "ToolException", "message": text(content)}}
-    return {"output": content}
+        fields["error"] = {"type": "ToolException", "message": text(content)}
+    if _CALL_ID_IS_LATE and getattr(output, "tool_call_id", None):
+        fields["attrs"] = {"gen_ai.tool.call.id": output.tool_call_id}
+    return fields
 
 
 class SidelightCallbackHandler(BaseCallbackHandler):

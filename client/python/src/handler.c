@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* What Python knows, from langchain.py and _api.py. */
-static PyObject *transport, *request, *no_attrs, *prompt;
+static PyObject *transport, *request, *no_attrs, *prompt, *call_id_is_late;
 static PyTypeObject *result, *choice, *choice_chunk, *tool_message;
 
 /* Whether all in the list are messages that pack.c reads by itself, or maybe dicts. */
@@ -332,7 +332,8 @@ static bool tool_end(struct call *c)
 	PyObject *output = call_argument(c, 0);
 	PyObject *held = output && Py_TYPE(output) == tool_message ? call_held(c, output) : NULL;
 
-	if (!output || call_is_same_text(call_get(held, STATUS), call_words[ERROR]))
+	if (!output || call_id_is_late == Py_True ||
+	    call_is_same_text(call_get(held, STATUS), call_words[ERROR]))
 		return false;
 	c->odd = c->odd || (!held && !PyUnicode_CheckExact(output));
 	c->field[END_OUTPUT] = held ? call_get(held, CONTENT) : output;
@@ -425,6 +426,7 @@ static int take_names(PyObject *langchain, PyObject *api)
 	                       call_take(langchain, "REQUEST", &request) ||
 	                       call_take(langchain, "_NO_ATTRS", &no_attrs) ||
 	                       call_take(langchain, "_PROMPT", &prompt) ||
+	                       call_take(langchain, "_CALL_ID_IS_LATE", &call_id_is_late) ||
 	                       call_take(langchain, "LLMResult", (PyObject **)&result) ||
 	                       call_take(langchain, "ChatGeneration", (PyObject **)&choice) ||
 	                       call_take(langchain, "ChatGenerationChunk",

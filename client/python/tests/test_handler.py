@@ -233,6 +233,8 @@ def test_both_ways_report_the_same(tmp_path, monkeypatch, calls):
 
 @pytest.mark.parametrize("calls", PLAIN.values(), ids=PLAIN)
 def test_what_is_plain_runs_no_python(tmp_path, monkeypatch, calls):
+    if langchain._CALL_ID_IS_LATE and any(name == "on_tool_end" for name, *_ in calls):
+        return  # of such a LangChain, those are left to Python
     with by("fast", tmp_path / "c.sock", monkeypatch):
         handler, called = sidelight.SidelightCallbackHandler(), []
         sys.setprofile(lambda frame, what, _: what == "call" and called.append(frame.f_code))
