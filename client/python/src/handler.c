@@ -326,7 +326,8 @@ static bool chain_end(struct call *c)
 	return sent;
 }
 
-/* As _tool_result(); a tool that failed is left to that. */
+/* As _tool_result(), to which a tool that failed is left, and any of a LangChain whose starts lack
+ * the call's id. */
 static bool tool_end(struct call *c)
 {
 	PyObject *output = call_argument(c, 0);
