@@ -156,6 +156,9 @@ enum refusal conn_on_child(struct conn *c, const struct event *ev, struct moment
 /** Whether somebody who is connected will tell how its process ended. */
 bool conn_is_watched(const struct conn *c);
 
+/** The same of a process that is not connected, by its pid as we see it. */
+bool conn_awaits_word(const struct ingest *in, int64_t pid);
+
 void conn_forget_children(struct conn *c);
 
 /* --- conn_evidence.c --- */

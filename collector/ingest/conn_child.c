@@ -37,6 +37,26 @@ bool conn_is_watched(const struct conn *c)
 	return false;
 }
 
+/* Whether pids are to it what they are to us, and it may speak of any of ours. */
+static bool is_believed(const struct conn *c)
+{
+	bool is_ours = c->peer.pid && (c->said_pid == 0 || c->said_pid == c->peer.pid);
+
+	return is_ours && (c->peer.uid == 0 || c->peer.uid == geteuid());
+}
+
+bool conn_awaits_word(const struct ingest *in, int64_t pid)
+{
+	for (const struct list_node *n = in->watchers.next; n != &in->watchers; n = n->next) {
+		const struct conn *c = container_of(n, struct conn, in_watchers);
+
+		for (unsigned i = 0; i < c->watched_count; i++)
+			if (c->watched[i] == pid && is_believed(c))
+				return true;
+	}
+	return false;
+}
+
 void conn_forget_children(struct conn *c)
 {
 	free(c->watched);
@@ -101,8 +121,7 @@ enum refusal conn_on_child(struct conn *c, const struct event *ev, struct moment
 	unwatch(c, ev->pid);
 	tell(c, ev->pid, word, &c->in->all);
 	tell(c, ev->pid, word, &c->in->ended);
-	bool is_ours = c->peer.pid && (c->said_pid == 0 || c->said_pid == c->peer.pid);
-	if (is_ours && (c->peer.uid == 0 || c->peer.uid == geteuid()))
+	if (is_believed(c))
 		orphans_tell(c->in, ev->pid, word, at);
 	return REFUSAL_NONE;
 }

@@ -41,13 +41,15 @@ static bool is_connected(const struct ingest *in, const struct source *s)
 static bool is_gone(struct ingest *in, struct source *s)
 {
 	uint64_t at = clock_mono_ns();
+	bool is_there = s->pid ? peer_is_alive(s->pid, s->pid_start) : is_connected(in, s);
 
-	if (s->pid)
-		return !peer_is_alive(s->pid, s->pid_start);
-	if (is_connected(in, s))
+	if (is_there)
 		s->seen_ns = at;
 	uint64_t since = s->seen_ns > in->started_ns ? s->seen_ns : in->started_ns;
-	return at - since >= (s->owned ? OWNER_UNSEEN_MS : ORPHAN_UNSEEN_MS) * NS_PER_MS;
+	uint64_t unseen_ms = (at - since) / NS_PER_MS;
+	if (s->pid)
+		return !is_there && (unseen_ms >= WORD_MS || !conn_awaits_word(in, s->pid));
+	return unseen_ms >= (s->owned ? OWNER_UNSEEN_MS : ORPHAN_UNSEEN_MS);
 }
 
 struct check {

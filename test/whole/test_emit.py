@@ -176,6 +176,24 @@ def test_what_a_script_left_open_within_a_run_is_told_by_its_exit(script, daemon
     assert whole["tool_call_count"] == 1
 
 
+def test_the_word_about_a_script_is_waited_for(daemon, tool, environment):
+    """It comes one and a half second late, as it may from a busy parent; we look once a second."""
+    running = daemon()
+    script = subprocess.Popen(["sh", "-c", f"{tool} emit start --name x && exec sleep 60"], env=environment)
+    eventually(lambda: running.json("/api/traces")["traces"])
+    with running.agent() as parent:
+        parent.send([9, {"pid": script.pid}])
+        parent.flush()
+        script.kill()
+        script.wait()
+        time.sleep(1.5)
+        parent.send([9, {"pid": script.pid, "exit": 3}])
+        parent.flush()
+        parent.bye()
+    (span,) = eventually(running.spans)
+    assert span["attributes"]["error.type"] == "process_exited"
+
+
 def test_a_script_in_another_pid_namespace_is_watched_too(daemon, tool, environment):
     if subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True).returncode:
         pytest.skip("no PID namespaces here")
