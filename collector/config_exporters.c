@@ -172,31 +172,14 @@ static void read_exporter(struct reader *r, yaml_node_t *node, struct exporter_c
 void read_exporters(struct reader *r, const struct entry *e)
 {
 	struct config *c = r->config;
-	yaml_node_t *list = e->value;
+	size_t count;
 
-	if (is_null(list))
-		return;
-	if (list->type != YAML_SEQUENCE_NODE) {
-		wrong_kind(r, e);
-		return;
-	}
-	size_t count = (size_t)(list->data.sequence.items.top - list->data.sequence.items.start);
-	if (count > CAP_EXPORTERS) {
-		fault(r->faults, &e->at, "has %zu exporters, must have at most %u", count,
-		      CAP_EXPORTERS);
-		return;
-	}
-	c->exporters = calloc(count + 1, sizeof(*c->exporters));
-	if (!c->exporters) {
-		r->faults->no_memory = true;
-		return;
-	}
+	c->exporters = read_list(r, e, "exporters", CAP_EXPORTERS, sizeof(*c->exporters), &count);
 	for (size_t i = 0; i < count; i++) {
 		struct exporter_config *x = &c->exporters[c->exporter_count++];
 		if (keys_default(true, x) != 0)
 			r->faults->no_memory = true;
-		read_exporter(r, yaml_document_get_node(r->doc, list->data.sequence.items.start[i]),
-		              x);
+		read_exporter(r, list_item(r, e, i), x);
 	}
 }
 

@@ -26,29 +26,13 @@ static void read_price(struct reader *r, yaml_node_t *node, struct price *p)
 void read_models(struct reader *r, const struct entry *e)
 {
 	struct price_list *l = &r->config->prices;
-	yaml_node_t *list = e->value;
+	size_t count;
 
-	if (is_null(list))
-		return;
-	if (list->type != YAML_SEQUENCE_NODE) {
-		wrong_kind(r, e);
-		return;
-	}
-	size_t count = (size_t)(list->data.sequence.items.top - list->data.sequence.items.start);
-	if (count > e->key->max) {
-		fault(r->faults, &e->at, "has %zu models, must have at most %u", count, CAP_PRICES);
-		return;
-	}
-	l->prices = calloc(count + 1, sizeof(*l->prices));
-	if (!l->prices) {
-		r->faults->no_memory = true;
-		return;
-	}
+	l->prices = read_list(r, e, "models", CAP_PRICES, sizeof(*l->prices), &count);
 	for (size_t i = 0; i < count; i++) {
 		struct price *p = &l->prices[l->count++];
 		p->output = p->cached_input = p->cache_write = PRICE_NONE;
-		read_price(r, yaml_document_get_node(r->doc, list->data.sequence.items.start[i]),
-		           p);
+		read_price(r, list_item(r, e, i), p);
 	}
 }
 

@@ -57,6 +57,34 @@ void wrong_kind(struct reader *r, const struct entry *e)
 	      is_null(e->value) ? "is empty" : shape_of(e->value), rule);
 }
 
+void *read_list(struct reader *r, const struct entry *e, const char *what, size_t max, size_t size,
+                size_t *ret_count)
+{
+	const yaml_node_t *list = e->value;
+
+	*ret_count = 0;
+	if (is_null(list))
+		return NULL;
+	if (list->type != YAML_SEQUENCE_NODE) {
+		wrong_kind(r, e);
+		return NULL;
+	}
+	size_t count = (size_t)(list->data.sequence.items.top - list->data.sequence.items.start);
+	if (count > max) {
+		fault(r->faults, &e->at, "has %zu %s, must have at most %zu", count, what, max);
+		return NULL;
+	}
+	void *room = calloc(count + 1, size);
+	r->faults->no_memory = r->faults->no_memory || !room;
+	*ret_count = room ? count : 0;
+	return room;
+}
+
+yaml_node_t *list_item(const struct reader *r, const struct entry *e, size_t n)
+{
+	return yaml_document_get_node(r->doc, e->value->data.sequence.items.start[n]);
+}
+
 char *expand(struct reader *r, const yaml_node_t *node, const struct place *at)
 {
 	if (!is_text(node)) {

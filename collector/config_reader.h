@@ -61,6 +61,12 @@ bool check_key(struct reader *r, const char *shown, const yaml_node_t *map,
 /** Looking for duplicates is quadratic, so a mapping has a bound. */
 bool check_count(struct reader *r, const char *shown, const yaml_node_t *map);
 
+/** Room for a list's elements of that size, zeroed and one more; what they are is `what`. NULL, and
+ * none to read, where nothing is written, after a fault and without memory. */
+void *read_list(struct reader *r, const struct entry *e, const char *what, size_t max, size_t size,
+                size_t *ret_count);
+yaml_node_t *list_item(const struct reader *r, const struct entry *e, size_t n);
+
 /** Reads headers or attributes. */
 void read_pairs(struct reader *r, const struct entry *e, struct config_pair **ret,
                 size_t *ret_count);

@@ -68,6 +68,36 @@ void buf_append_utf8(struct buf *b, const char *text, size_t len)
 	}
 }
 
+void buf_append_digits(struct buf *b, uint64_t number)
+{
+	char digits[20];
+	size_t at = sizeof(digits);
+
+	do {
+		digits[--at] = (char)('0' + number % 10);
+		number /= 10;
+	} while (number);
+	buf_append(b, digits + at, sizeof(digits) - at);
+}
+
+void buf_append_base64(struct buf *b, const void *data, size_t len)
+{
+	static const char digits[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	const uint8_t *p = data;
+
+	for (size_t i = 0; i < len; i += 3) {
+		size_t n = len - i < 3 ? len - i : 3;
+		uint32_t bits = (uint32_t)p[i] << 16;
+		bits |= n > 1 ? (uint32_t)p[i + 1] << 8 : 0;
+		bits |= n > 2 ? (uint32_t)p[i + 2] : 0;
+		char quad[4] = {digits[bits >> 18], digits[bits >> 12 & 63],
+		                n > 1 ? digits[bits >> 6 & 63] : '=',
+		                n > 2 ? digits[bits & 63] : '='};
+		buf_append(b, quad, sizeof(quad));
+	}
+}
+
 void buf_printf(struct buf *b, const char *fmt, ...)
 {
 	char small[256];

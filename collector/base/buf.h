@@ -66,6 +66,12 @@ static inline void buf_append_str(struct buf *b, const char *s)
 /** Appends text; each byte that is no well-formed UTF-8 becomes U+FFFD. */
 void buf_append_utf8(struct buf *b, const char *text, size_t len);
 
+/** Appends a number in decimal digits: a printf costs ten times as much. */
+void buf_append_digits(struct buf *b, uint64_t number);
+
+/** Appends bytes as base64 (RFC 4648, section 4), padded. */
+void buf_append_base64(struct buf *b, const void *data, size_t len);
+
 void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /** 0, or the first error. */

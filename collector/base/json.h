@@ -39,6 +39,7 @@ void jsonw_key_str(struct json *j, struct str key);
 
 void jsonw_str(struct json *j, struct str s);   // s.p NULL: null
 void jsonw_text(struct json *j, const char *s); // NULL: null
+void jsonw_base64(struct json *j, struct str bytes);
 void jsonw_int(struct json *j, int64_t v);
 void jsonw_uint(struct json *j, uint64_t v);
 void jsonw_double(struct json *j, double v); // NaN and infinities: null

@@ -261,22 +261,10 @@ DEFINE(metrics);
 
 /* --- values --- */
 
-static void write_digits(struct buf *out, uint64_t v)
-{
-	char digits[20];
-	size_t at = sizeof(digits);
-
-	do {
-		digits[--at] = (char)('0' + v % 10);
-		v /= 10;
-	} while (v);
-	buf_append(out, digits + at, sizeof(digits) - at);
-}
-
 static void write_decimal(struct buf *out, bool is_negative, uint64_t v)
 {
 	buf_append(out, "\"-", is_negative ? 2 : 1);
-	write_digits(out, v);
+	buf_append_digits(out, v);
 	buf_append_byte(out, '"');
 }
 
@@ -295,7 +283,7 @@ static bool write_short_double(struct buf *out, double v)
 			continue;
 		if (v < 0)
 			buf_append_byte(out, '-');
-		write_digits(out, n / scale);
+		buf_append_digits(out, n / scale);
 		if (n % scale == 0)
 			return true;
 		buf_append_byte(out, '.');
@@ -323,26 +311,6 @@ static void write_double(struct buf *out, uint64_t bits)
 		jsonw_double(&j, v);
 }
 
-static void write_base64(struct buf *out, struct str bytes)
-{
-	static const char digits[] =
-		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-	const uint8_t *p = (const uint8_t *)bytes.p;
-
-	buf_append_byte(out, '"');
-	for (size_t i = 0; i < bytes.len; i += 3) {
-		size_t n = bytes.len - i < 3 ? bytes.len - i : 3;
-		uint32_t bits = (uint32_t)p[i] << 16;
-		bits |= n > 1 ? (uint32_t)p[i + 1] << 8 : 0;
-		bits |= n > 2 ? (uint32_t)p[i + 2] : 0;
-		char quad[4] = {digits[bits >> 18], digits[bits >> 12 & 63],
-		                n > 1 ? digits[bits >> 6 & 63] : '=',
-		                n > 2 ? digits[bits & 63] : '='};
-		buf_append(out, quad, sizeof(quad));
-	}
-	buf_append_byte(out, '"');
-}
-
 static void write_scalar(struct buf *out, enum type type, const struct pb_field *f)
 {
 	struct json j = {.out = out};
@@ -355,14 +323,16 @@ static void write_scalar(struct buf *out, enum type type, const struct pb_field 
 		jsonw_hex(&j, (const uint8_t *)f->bytes.p, f->bytes.len);
 		break;
 	case BASE64:
-		write_base64(out, f->bytes);
+		buf_append_byte(out, '"');
+		buf_append_base64(out, f->bytes.p, f->bytes.len);
+		buf_append_byte(out, '"');
 		break;
 	case BOOL:
 		buf_append_str(out, f->value ? "true" : "false");
 		break;
 	case NUMBER32:
 	case FIXED32:
-		write_digits(out, (uint32_t)f->value);
+		buf_append_digits(out, (uint32_t)f->value);
 		break;
 	case INT64:
 	case SFIXED64:

@@ -205,27 +205,6 @@ struct str resource_service_name(struct str resource)
 
 /* --- JSON --- */
 
-static void base64(struct json *j, struct str bytes)
-{
-	static const char digits[] =
-		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-	const uint8_t *p = (const uint8_t *)bytes.p;
-	struct buf *out = j->out;
-
-	jsonw_raw(j, "\"", 1);
-	for (size_t i = 0; i < bytes.len; i += 3) {
-		size_t n = bytes.len - i < 3 ? bytes.len - i : 3;
-		uint32_t bits = (uint32_t)p[i] << 16;
-		bits |= n > 1 ? (uint32_t)p[i + 1] << 8 : 0;
-		bits |= n > 2 ? (uint32_t)p[i + 2] : 0;
-		char quad[4] = {digits[bits >> 18], digits[bits >> 12 & 63],
-		                n > 1 ? digits[bits >> 6 & 63] : '=',
-		                n > 2 ? digits[bits & 63] : '='};
-		buf_append(out, quad, sizeof(quad));
-	}
-	buf_append_byte(out, '"');
-}
-
 static void nested_json(struct json *j, struct str any, unsigned depth);
 
 static void array_json(struct json *j, struct str values, unsigned depth)
@@ -270,7 +249,7 @@ static void delimited_json(struct json *j, const struct pb_field *f, unsigned de
 		kvlist_json(j, f->bytes, depth - 1);
 		break;
 	case ANY_BYTES:
-		base64(j, f->bytes);
+		jsonw_base64(j, f->bytes);
 		break;
 	default:
 		jsonw_null(j);

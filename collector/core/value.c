@@ -9,27 +9,6 @@ static struct str clip(struct str s, size_t max)
 	return (struct str){s.p, utf8_cut(s.p, s.len, max)};
 }
 
-static void base64_json(struct json *j, struct str bytes)
-{
-	static const char digits[] =
-		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-	const uint8_t *p = (const uint8_t *)bytes.p;
-	struct buf *out = j->out;
-
-	jsonw_raw(j, "\"", 1);
-	for (size_t i = 0; i < bytes.len; i += 3) {
-		size_t left = bytes.len - i;
-		uint32_t v = (uint32_t)p[i] << 16;
-		v |= left > 1 ? (uint32_t)p[i + 1] << 8 : 0;
-		v |= left > 2 ? p[i + 2] : 0;
-		char four[4] = {digits[v >> 18], digits[v >> 12 & 63],
-		                left > 1 ? digits[v >> 6 & 63] : '=',
-		                left > 2 ? digits[v & 63] : '='};
-		buf_append(out, four, 4);
-	}
-	buf_append_byte(out, '"');
-}
-
 struct str value_spend(struct str s, size_t *budget)
 {
 	if (s.len < *budget) {
@@ -62,7 +41,7 @@ static void scalar_json(struct json *j, const struct mp_value *v, size_t *budget
 		jsonw_str(j, value_spend(v->s, budget));
 		break;
 	case MP_BIN:
-		base64_json(j, value_spend(v->s, budget));
+		jsonw_base64(j, value_spend(v->s, budget));
 		break;
 	default:
 		jsonw_null(j);

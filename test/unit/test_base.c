@@ -90,6 +90,23 @@ static void numbers_are_written_whole(void **state)
 	buf_deinit(&b);
 }
 
+/* The examples of RFC 4648, section 10. */
+static void base64_is_that_of_its_rfc(void **state)
+{
+	static const char *const examples[] = {"",         "Zg==",     "Zm8=",    "Zm9v",
+	                                       "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy"};
+	struct buf b;
+
+	buf_init(&b, 64);
+	for (size_t len = 0; len <= 6; len++) {
+		buf_clear(&b);
+		buf_append_base64(&b, "foobar", len);
+		buf_append_byte(&b, 0);
+		assert_string_equal((char *)b.data, examples[len]);
+	}
+	buf_deinit(&b);
+}
+
 static void utf8_knows_the_bad_forms(void **state)
 {
 	assert_true(utf8_is_valid("plain text and \xf0\x9f\x98\x80", 19));
@@ -107,6 +124,7 @@ int main(void)
 		cmocka_unit_test(json_escapes_and_repairs_text),
 		cmocka_unit_test(times_are_those_of_the_c_library),
 		cmocka_unit_test(numbers_are_written_whole),
+		cmocka_unit_test(base64_is_that_of_its_rfc),
 		cmocka_unit_test(utf8_knows_the_bad_forms),
 	};
 
