@@ -19,7 +19,7 @@ enum event_type {
 	EVENT_HELLO = 0,
 	EVENT_START = 1,
 	EVENT_END = 2,
-	EVENT_POINT = 3, // something during a run
+	EVENT_POINT = 3, // something during a run; "partial_output" is for its run alone
 	EVENT_FLUSH = 4,
 	EVENT_FLUSHED = 5, // collector to client
 	EVENT_DROPPED = 6,
@@ -51,6 +51,11 @@ struct event {
 	struct str finish;        // msgpack str or array of str
 	bool has_error;
 	struct str error_type, error_message, error_stack;
+
+	// a point that is a partial output
+	bool is_partial;
+	struct str text; // what the answer said since the last one
+	int64_t tokens;  // of all of it; 0: not said
 
 	// hello
 	int64_t version;
