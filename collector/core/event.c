@@ -309,13 +309,13 @@ static enum refusal version_of_value(struct event *ev, const struct mp_value *v)
 	return REFUSAL_NONE;
 }
 
-/* The value of an attribute of a partial output: two of them are known. */
+/* The value of an attribute of a partial output: three of them are known. */
 static enum refusal read_partial(struct decoder *d, struct str key, unsigned depth)
 {
-	bool is_text = str_is(key, "text"), is_tokens = str_is(key, "tokens");
+	bool is_text = str_is(key, "text"), is_at = str_is(key, "at");
 	struct mp_value v;
 
-	if (!is_text && !is_tokens)
+	if (!is_text && !is_at && !str_is(key, "tokens"))
 		return mp_skip(&d->c, depth);
 	enum refusal r = mp_read(&d->c, &v);
 	if (r != REFUSAL_NONE || v.type == MP_NIL)
@@ -324,7 +324,7 @@ static enum refusal read_partial(struct decoder *d, struct str key, unsigned dep
 		return text_of_value(&v, &d->ev->text);
 	if (v.type != MP_INT || v.i < 0)
 		return REFUSED_WRONG_TYPE;
-	d->ev->tokens = v.i;
+	*(is_at ? &d->ev->at : &d->ev->tokens) = v.i;
 	return REFUSAL_NONE;
 }
 
@@ -564,6 +564,7 @@ static enum refusal read_point(struct decoder *d)
 	const uint8_t *begin = d->c.p;
 	r = read_type(&d->c, MP_MAP, &v);
 	d->ev->is_partial = str_is(d->ev->name, "partial_output");
+	d->ev->at = -1;
 	if (r == REFUSAL_NONE)
 		r = read_attrs(d, v.count, CAP_TOP_KEYS, CAP_DEPTH - 2);
 	d->ev->attrs = since(begin, &d->c);

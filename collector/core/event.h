@@ -55,7 +55,8 @@ struct event {
 	// a point that is a partial output
 	bool is_partial;
 	struct str text; // what the answer said since the last one
-	int64_t tokens;  // of all of it; 0: not said
+	int64_t at;      // bytes that were said before; -1: not told
+	int64_t tokens;  // of all of it; 0: not told
 
 	// hello
 	int64_t version;

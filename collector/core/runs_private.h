@@ -172,8 +172,8 @@ int keep_root(struct runs *r, struct table_request *q);
 int said_add(struct runs *r, struct run *run, const struct event *partial);
 /** Forgets what a run has said, in memory and in the store. */
 void said_drop(struct runs *r, struct run *run);
-/** An end, made in *ret, with what the given one (NULL: none came) lacks and the run has said; or
- * the given one. is_partial: its output is such. Borrowed until the next call. */
+/** Where the end (NULL: none came) has neither output nor usage: one made in *ret that has what the
+ * run has said, borrowed until the next call; is_partial when that is an output. Else the end. */
 const struct event *said_complete(struct runs *r, const struct run *run, const struct event *end,
                                   struct event *ret);
 /** The full length of an output that was cut; 0: it was not. */

@@ -69,13 +69,16 @@ static void account_for(struct runs *r, struct said *s)
 }
 
 /* Once something is missing, nothing more is kept: the text must have no hole. */
-static int add_text(struct runs *r, struct said *s, struct str text)
+static int add_text(struct runs *r, struct said *s, struct str text, int64_t at)
 {
-	bool is_whole = s->full == s->text.len;
 	size_t room = r->o.max_value - s->text.len;
 	int rc = 0;
 
-	if (is_whole) {
+	if (at >= 0 && (uint64_t)at < s->full)
+		return 0; // it came before
+	if (at >= 0)
+		s->full = (uint64_t)at;
+	if (s->full == s->text.len) {
 		size_t kept = utf8_cut(text.p, text.len, room);
 		buf_append(&s->text, text.p, kept);
 		rc = buf_error(&s->text);
@@ -107,7 +110,7 @@ int said_add(struct runs *r, struct run *run, const struct event *partial)
 		return -ENOSPC;
 	}
 	if (text.len)
-		rc = add_text(r, s, text);
+		rc = add_text(r, s, text, partial->at);
 	if ((uint64_t)partial->tokens > s->tokens)
 		s->tokens = (uint64_t)partial->tokens;
 	list_remove(&s->in_said);
@@ -169,24 +172,24 @@ static void append_usage(struct buf *out, uint64_t tokens)
 		buf_append_byte(out, (uint8_t)(tokens >> i));
 }
 
-static bool lacks_usage(const struct event *end)
+static bool tells_all(const struct event *end)
 {
 	struct usage usage;
 
+	if (!end || end->output.p)
+		return end != NULL;
 	usage_init(&usage);
-	if (end)
-		usage_read(&usage, end->usage);
-	return !usage_is_known(&usage);
+	usage_read(&usage, end->usage);
+	return usage_is_known(&usage);
 }
 
 const struct event *said_complete(struct runs *r, const struct run *run, const struct event *end,
                                   struct event *ret)
 {
 	const struct said *s = run->said;
-	bool output = s && s->text.len && !(end && end->output.p);
-	bool usage = s && s->tokens && lacks_usage(end);
+	bool output = s && s->text.len, usage = s && s->tokens;
 
-	if (!output && !usage)
+	if ((!output && !usage) || tells_all(end))
 		return end;
 	buf_clear(&r->told);
 	if (output)

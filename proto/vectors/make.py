@@ -328,14 +328,14 @@ def good_others():
     good("event-name-longest", "1024 bytes are kept", [POINT, RUN, UNIX, MONO, "n" * 1024, {}])
     partial = "partial_output"
     good("partial", "what an answer has said since the last one",
-         [POINT, RUN, UNIX, MONO, partial, {"text": "The weather in Par", "tokens": 5}])
+         [POINT, RUN, UNIX, MONO, partial, {"text": "The weather in Par", "at": 0, "tokens": 5}])
     good("partial-utf8", "text beyond ASCII",
-         [POINT, RUN, UNIX, MONO, partial, {"text": "is: é 日本 😀", "tokens": 12}])
+         [POINT, RUN, UNIX, MONO, partial, {"text": "is: é 日本 😀", "at": 18, "tokens": 12}])
     good("partial-tokens", "a tool's arguments are no text, but tokens",
          [POINT, RUN, UNIX, MONO, partial, {"tokens": (1 << 63) - 1}])
     good("partial-text", "tokens are not told", [POINT, RUN, UNIX, MONO, partial, {"text": ""}])
     good("partial-nil", "nil is absent",
-         [POINT, RUN, UNIX, MONO, partial, {"text": None, "tokens": None}])
+         [POINT, RUN, UNIX, MONO, partial, {"text": None, "at": None, "tokens": None}])
     good("partial-later", "a later version may say more",
          [POINT, RUN, UNIX, MONO, partial, {"more": [1, {"a": 2}], "text": "x", "tokens": 0}])
     good("flush-zero", "a token", [FLUSH, 0])
@@ -529,6 +529,7 @@ def bad_types():
     bad("wrong-partial-text-bin", "wrong_type", [*partial, {"text": b"x"}])
     bad("wrong-partial-tokens", "wrong_type", [*partial, {"text": "x", "tokens": "1"}])
     bad("wrong-partial-tokens-negative", "wrong_type", [*partial, {"tokens": -1}])
+    bad("wrong-partial-at", "wrong_type", [*partial, {"text": "x", "at": 1.0}])
     bad("wrong-partial-tokens-past", "wrong_type", [*partial, {"tokens": 1 << 63}])
     for name, token in (("text", "7"), ("negative", -1), ("past", 1 << 63), ("float", 7.0),
                         ("nil", None)):

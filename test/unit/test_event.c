@@ -321,9 +321,13 @@ static void assert_partial(const struct event *ev, const json_t *message)
 		assert_text(ev->text, text, "text");
 	else
 		assert_null(ev->text.p);
-	if (!ev->is_partial)
+	if (!ev->is_partial) {
 		assert_int_equal(ev->tokens, 0);
-	else if (!json_is_null(json_object_get(fields, "tokens")))
+		return;
+	}
+	const json_t *at = json_object_get(fields, "at");
+	assert_int_equal(ev->at, json_is_integer(at) ? json_integer_value(at) : -1);
+	if (!json_is_null(json_object_get(fields, "tokens")))
 		assert_int_equal(ev->tokens, uint_of(fields, "tokens"));
 }
 

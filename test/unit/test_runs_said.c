@@ -125,7 +125,7 @@ static void test_an_end_of_its_own_wins(void **state)
 	assert_nothing_left(w);
 }
 
-static void test_an_end_takes_what_it_lacks(void **state)
+static void test_an_end_with_neither_takes_both(void **state)
 {
 	struct world *w = *state;
 
@@ -136,14 +136,14 @@ static void test_an_end_takes_what_it_lacks(void **state)
 	assert_nothing_left(w);
 }
 
-static void test_an_output_wins_alone_and_so_does_usage(void **state)
+static void test_an_end_with_one_of_the_two_lacks_nothing(void **state)
 {
 	struct world *w = *state;
 
 	start_llm(w);
 	partial(w, "a", "The wea", 2);
 	end(w, "a", "'output':'The weather'");
-	assert_told(w, "The weather", false, 2, 0);
+	assert_told(w, "The weather", false, 0, 0);
 
 	start(w, "b", "'kind':'llm'");
 	partial(w, "b", "x", 1);
@@ -151,7 +151,7 @@ static void test_an_output_wins_alone_and_so_does_usage(void **state)
 	json_t *span = span_of(w, "b");
 	assert_int_equal(json_integer_value(attribute(span, "gen_ai.usage.output_tokens")), 9);
 	assert_null(attribute(span, "sidelight.usage.estimated"));
-	assert_non_null(attribute(span, "sidelight.partial_output"));
+	assert_null(attribute(span, "gen_ai.output.messages"));
 	json_decref(span);
 	assert_nothing_left(w);
 }
@@ -304,6 +304,22 @@ static void test_a_page_that_is_nobodys_is_refused(void **state)
 	assert_nothing_left(w);
 }
 
+static void test_where_something_was_lost_the_text_ends(void **state)
+{
+	struct world *w = *state;
+
+	start_llm(w);
+	point(w, "a", "partial_output", "'text':'one ','at':0");
+	point(w, "a", "partial_output", "'text':'one ','at':0"); // came twice
+	point(w, "a", "partial_output", "'text':'two ','at':4");
+	point(w, "a", "partial_output", "'text':'four','at':14,'tokens':5");
+	restart(w);
+	point(w, "a", "partial_output", "'text':' five','at':18");
+	lose(w);
+	assert_told(w, "one two ", true, 5, 23);
+	assert_nothing_left(w);
+}
+
 /* --- bounds --- */
 
 static void test_it_is_cut_at_the_longest_value(void **state)
@@ -399,8 +415,8 @@ int main(void)
 		T(test_a_lost_run_has_said_what_it_told),
 		T(test_a_run_that_is_cancelled_without_an_end_has_said_it_too),
 		T(test_an_end_of_its_own_wins),
-		T(test_an_end_takes_what_it_lacks),
-		T(test_an_output_wins_alone_and_so_does_usage),
+		T(test_an_end_with_neither_takes_both),
+		T(test_an_end_with_one_of_the_two_lacks_nothing),
 		T(test_tokens_alone_are_no_output),
 		T(test_without_content_only_tokens_are_kept),
 		T(test_a_held_run_has_said_it_once),
@@ -409,6 +425,7 @@ int main(void)
 		T(test_what_was_not_committed_is_lost_from_its_end),
 		T(test_a_sink_that_is_full_takes_it_later),
 		T(test_a_page_that_is_nobodys_is_refused),
+		T(test_where_something_was_lost_the_text_ends),
 		T(test_it_is_cut_at_the_longest_value),
 		T(test_open_bytes_bound_it_too),
 		T(test_a_long_answer_costs_little),
