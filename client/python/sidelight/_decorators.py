@@ -325,6 +325,9 @@ def _decorated(function: Any, kind: str, options: tuple[Any, ...]) -> Any:
     try:
         if isinstance(function, (staticmethod, classmethod)):
             return type(function)(_decorated(function.__func__, kind, options))
+        if isinstance(function, functools.partialmethod):
+            inner = _decorated(function.func, kind, options)
+            return type(function)(inner, *function.args, **function.keywords)
         if not callable(function) or isinstance(function, type):
             return function
         return functools.wraps(function)(_scoped(function, _Spec(function, kind, *options).open))
