@@ -44,6 +44,7 @@ struct event {
 	struct run_id parent;
 	struct str traceparent, session, user, model, provider;
 	bool gather;              // roots of its trace into its request
+	bool is_partial;          // a point of what the answer has said
 	struct str input, output; // one msgpack value
 	struct str tags;          // msgpack array of str
 	struct str attrs;         // msgpack map with str keys, none twice; also the point's map
@@ -53,7 +54,6 @@ struct event {
 	struct str error_type, error_message, error_stack;
 
 	// a point that is a partial output
-	bool is_partial;
 	struct str text; // what the answer said since the last one
 	int64_t at;      // bytes that were said before; -1: not told
 	int64_t tokens;  // of all of it; 0: not told
