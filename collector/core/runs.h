@@ -175,6 +175,10 @@ int runs_restore(struct runs *r, const struct run_id *run, struct str value, str
  * the runs have said so far. */
 int runs_restore_said(struct runs *r, const struct run_id *key, struct str value);
 
+/** Under which key the store has a page of what a run has said, counted from 0: its text is the
+ * value's content. */
+struct run_id runs_said_key(const struct run_id *run, unsigned page);
+
 /** After the last runs_restore(): whether a stored span belongs to a request that is open. */
 bool runs_wants(const struct runs *r, const uint8_t trace_id[16]);
 

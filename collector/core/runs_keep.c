@@ -7,8 +7,7 @@ enum { STATE_VERSION = 1 };
 enum { MORE_WAITS_FOR_PARENT = 1, MORE_GATHERS = 2 };
 
 /* What the store keeps of a run behind its bytes; its message and response follow, or the frame
- * of an early end, or the members that a request knows of its root, or a page of what a run has
- * said. */
+ * of an early end, or the members that a request knows of its root. */
 struct run_state_record {
 	uint8_t version, state, kind, flags;
 	uint8_t status, more;
@@ -302,7 +301,6 @@ int keep_put_page(struct runs *r, const struct run_id *key, const struct said_pa
 	struct run_state_record state = {
 		.version = STATE_VERSION,
 		.state = RUN_SAID,
-		.message_len = (uint32_t)page->text.len,
 		.parent = page->run,
 		.said_tokens = page->tokens,
 		.said_full = page->full,
@@ -312,10 +310,9 @@ int keep_put_page(struct runs *r, const struct run_id *key, const struct said_pa
 
 	buf_clear(&r->state);
 	buf_append(&r->state, &state, sizeof(state));
-	buf_append(&r->state, page->text.p, page->text.len);
 	if (buf_error(&r->state))
 		return buf_error(&r->state);
-	return r->o.sink.put_open(r->o.sink.ctx, key, &head, (struct str){0}, (struct str){0},
+	return r->o.sink.put_open(r->o.sink.ctx, key, &head, (struct str){0}, page->text,
 	                          (struct str){0},
 	                          (struct str){(char *)r->state.data, r->state.len});
 }
@@ -556,7 +553,7 @@ int runs_restore_said(struct runs *r, const struct run_id *key, struct str value
 		.number = (unsigned)state.said_page,
 		.tokens = state.said_tokens,
 		.full = state.said_full,
-		.text = b.message,
+		.text = b.content,
 	};
 	return said_restore(r, key, &page);
 }

@@ -29,7 +29,7 @@ static unsigned page_of(size_t offset)
 }
 
 /* Keys of one run's pages lie side by side, and are no run's id but by a chance of 1 in 2^96. */
-static struct run_id key_of(const struct run_id *run, unsigned page)
+struct run_id runs_said_key(const struct run_id *run, unsigned page)
 {
 	uint64_t a = id_hash64(3, run->b, sizeof(run->b)), b = id_hash64(4, run->b, sizeof(run->b));
 	struct run_id key;
@@ -135,7 +135,7 @@ void said_drop(struct runs *r, struct run *run)
 	if (!s)
 		return;
 	for (unsigned page = 0; page < s->pages; page++) {
-		struct run_id key = key_of(&s->run, page);
+		struct run_id key = runs_said_key(&s->run, page);
 		r->o.sink.delete_open(r->o.sink.ctx, &key);
 	}
 	said_free(r, s);
@@ -217,7 +217,7 @@ uint64_t said_cut(const struct run *run)
 
 static int put_page(struct runs *r, const struct said *s, unsigned page)
 {
-	struct run_id key = key_of(&s->run, page);
+	struct run_id key = runs_said_key(&s->run, page);
 	size_t at = (size_t)page * PAGE_BYTES, left = s->text.len - at;
 	struct said_page p = {
 		.run = s->run,
@@ -275,7 +275,7 @@ int said_restore(struct runs *r, const struct run_id *key, const struct said_pag
 {
 	struct run *run = table_find(r, &p->run);
 	struct said *s = run ? run->said : NULL;
-	struct run_id want = key_of(&p->run, p->number);
+	struct run_id want = runs_said_key(&p->run, p->number);
 
 	if (!run || run->state != RUN_OPEN || memcmp(&want, key, sizeof(want)) != 0)
 		return ERR_CORRUPT;

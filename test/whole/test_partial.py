@@ -81,11 +81,15 @@ def test_it_goes_on_over_restarts(daemon):
     assert "sidelight.cut.output" not in span["attributes"]
 
 
-def test_an_end_leaves_nothing_of_it(daemon):
+def test_it_is_shown_while_the_run_is_open_and_an_end_leaves_nothing_of_it(daemon):
     running = daemon()
     with running.agent() as agent:
         run = agent.start(kind="llm", input="question")
         tell(agent, run, range(40))
+        span = running.span(run)
+        assert span["status"]["code"] == "running"
+        assert span["attributes"]["sidelight.output"] == PIECE * 40
+        assert span["attributes"]["sidelight.partial_output"] is True
         agent.end(run, output="the answer", usage={"output_tokens": 3})
         agent.flush()
     for _ in range(2):
