@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <getopt.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -158,8 +159,12 @@ static bool take_owner(struct emit *e, const char *text)
 	errno = 0;
 	e->owner = strtol(text, &end, 10);
 	bool ok = *text >= '1' && *text <= '9' && !*end && !errno && e->owner <= INT32_MAX;
-	if (!ok)
+	if (!ok) {
 		complain("--owner %s: give a process id", text);
+	} else if (kill((pid_t)e->owner, 0) < 0 && errno == ESRCH) {
+		complain("--owner %s: no such process", text);
+		ok = false;
+	}
 	return ok;
 }
 
@@ -423,8 +428,8 @@ static int tell(struct emit *e, const struct verb *verb)
 	struct sidelight *sl = socket ? open_client(e, socket) : NULL;
 
 	int err = sl ? verb->say(e, sl) : -errno;
-	if (err == 0 && !private_is_there(socket))
-		err = -ECONNREFUSED; // without waiting for one
+	if (err == 0)
+		err = private_reach(socket); // without waiting for one
 	if (err == 0)
 		err = sidelight_flush(sl, ACK_MS);
 	if (err < 0 && !e->quiet)

@@ -149,7 +149,7 @@ static void start_private(struct run *r)
 static void find_collector(struct run *r)
 {
 	r->socket = absolute(config_client_socket(r->socket_flag));
-	bool is_there = r->socket && private_is_there(r->socket);
+	bool is_there = r->socket && private_reach(r->socket) == 0;
 
 	if ((!is_there || r->is_auto) && private_dir_make(&r->dir) < 0)
 		r->dir.path[0] = '\0';

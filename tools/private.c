@@ -59,22 +59,23 @@ void private_dir_remove(const struct private_dir *d)
 
 /* --- the collector --- */
 
-bool private_is_there(const char *socket_path)
+int private_reach(const char *socket_path)
 {
 	static const uint8_t bye[] = {0, 0, 0, 3, 0x92, 7, 0x80}; // lest it look like a loss
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 
 	if (strlen(socket_path) >= sizeof(addr.sun_path))
-		return false;
+		return -ENAMETOOLONG;
 	strncpy(addr.sun_path, socket_path, sizeof(addr.sun_path) - 1);
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	bool there = fd >= 0 && (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0 ||
-	                         errno == EAGAIN); // it is busy
-	if (there)
+	if (fd < 0)
+		return -errno;
+	int rc = connect(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0 ? 0 : -errno;
+	rc = rc == -EAGAIN ? 0 : rc; // it is busy
+	if (rc == 0)
 		(void)send(fd, bye, sizeof(bye), MSG_NOSIGNAL | MSG_DONTWAIT);
-	if (fd >= 0)
-		close(fd);
-	return there;
+	close(fd);
+	return rc;
 }
 
 /* Beside this program, or where a build has it, or in PATH. */
@@ -142,7 +143,7 @@ static bool await(struct private_collector *p)
 {
 	uint64_t deadline_ns = clock_mono_ns() + READY_MS * NS_PER_MS;
 
-	while (!private_is_there(p->socket)) {
+	while (private_reach(p->socket) < 0) {
 		if (waitpid(p->pid, NULL, WNOHANG) == p->pid) {
 			p->pid = 0;
 			return false;

@@ -37,5 +37,5 @@ MUST_CHECK int private_start(struct private_collector *ret, const struct private
 /** Lets it finish what it has to do. */
 void private_stop(struct private_collector *p);
 
-/** Whether a collector listens there. */
-bool private_is_there(const char *socket);
+/** 0 when a collector listens there, else why not: -ENOENT, -ECONNREFUSED, … */
+int private_reach(const char *socket);

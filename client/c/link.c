@@ -1,6 +1,7 @@
 #include "link.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -96,12 +97,20 @@ int sl_link_init(struct link *l, const char *socket, size_t room)
 	return l->ring ? 0 : -ENOMEM;
 }
 
+/* If the agent closed it, the number may be that of a file of its own. */
+static void close_ours(struct link *l)
+{
+	struct stat st;
+
+	if (l->fd >= 0 && fstat(l->fd, &st) == 0 && st.st_dev == l->device && st.st_ino == l->inode)
+		close(l->fd);
+	l->fd = -1;
+}
+
 void sl_link_deinit(struct link *l)
 {
-	if (l->fd >= 0)
-		close(l->fd);
+	close_ours(l);
 	free(l->ring);
-	l->fd = -1;
 	l->ring = NULL;
 }
 
@@ -109,9 +118,7 @@ void sl_link_deinit(struct link *l)
 
 static void disconnect(struct link *l)
 {
-	if (l->fd >= 0)
-		close(l->fd);
-	l->fd = -1;
+	close_ours(l);
 	l->sent = 0;
 	l->hello_sent = 0;
 	l->answer_len = 0;
@@ -140,6 +147,23 @@ static void retry_later(struct link *l, uint64_t now_ns)
 		l->backoff_ns = BACKOFF_LAST_NS;
 }
 
+/* An agent may close all descriptors, to become a daemon, say. What it opens then gets the lowest
+ * numbers, and must not get what we send: so ours is a high one, where there is room for it. To ask
+ * before each send whether it is still ours would cost a quarter of the send. */
+static int out_of_the_way(int fd)
+{
+	static const int from[] = {960, 224}; // limits are 1024 at least, but 256 on some systems
+
+	for (int i = 0; i < 2; i++) {
+		int high = fcntl(fd, F_DUPFD_CLOEXEC, from[i]);
+		if (high >= 0) {
+			close(fd);
+			return high;
+		}
+	}
+	return fd;
+}
+
 static int open_socket(const char *path)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
@@ -148,6 +172,7 @@ static int open_socket(const char *path)
 
 	if (fd < 0)
 		return -1;
+	fd = out_of_the_way(fd);
 	(void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
 	// A Unix socket connects at once or not at all: EAGAIN is a full backlog.
@@ -170,11 +195,14 @@ static bool connect_if_due(struct link *l)
 	if (now_ns < l->retry_at_ns)
 		return false;
 	const char *path = choose_path(l);
+	struct stat st;
 	l->fd = path ? open_socket(path) : -1;
-	if (l->fd < 0) {
+	if (l->fd < 0 || fstat(l->fd, &st) < 0) {
 		retry_later(l, now_ns);
 		return false;
 	}
+	l->device = st.st_dev;
+	l->inode = st.st_ino;
 	l->connected_at_ns = now_ns;
 	return true;
 }

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #define LINK_PATH 108 // sun_path
 #define LINK_HELLO 4096
@@ -18,7 +19,9 @@ struct link {
 	int path_count;
 	bool path_named; // by the user: no other is looked for
 
-	int fd; // -1: none
+	int fd;       // -1: none
+	dev_t device; // with inode: which file fd was when it was opened
+	ino_t inode;
 	uint64_t retry_at_ns, connected_at_ns, backoff_ns;
 
 	uint8_t *ring;

@@ -35,7 +35,7 @@
 	X(events_stored, "sidelight_events_stored_total", counter,                                 \
 	  "Run events made durable by themselves: their run was not open")                         \
 	X(events_dropped, "sidelight_events_dropped_total", counter,                               \
-	  "Run events dropped: too many of one run, or no room")                                   \
+	  "Run events dropped: too many of one run, no room, partial output of no open run")       \
 	X(runs_started, "sidelight_runs_started_total", counter, "Runs started")                   \
 	X(runs_open, "sidelight_open_runs", gauge, "Runs open now")                                \
 	X(runs_lost, "sidelight_runs_lost_total", counter,                                         \

@@ -240,28 +240,6 @@ static bool key_set_add(struct key_set *set, struct str key)
 	return true;
 }
 
-static enum refusal read_attrs(struct mp *c, uint32_t count, uint32_t cap, unsigned depth)
-{
-	struct key_set set;
-	struct str key;
-	enum refusal r;
-
-	if (count > cap)
-		return REFUSED_TOO_MANY_KEYS;
-	key_set_init(&set, count);
-	for (; count > 0; count--) {
-		r = read_text(c, &key);
-		if (r != REFUSAL_NONE)
-			return r;
-		if (!key_set_add(&set, key))
-			return REFUSED_DUPLICATE_KEY;
-		r = mp_skip(c, depth);
-		if (r != REFUSAL_NONE)
-			return r;
-	}
-	return REFUSAL_NONE;
-}
-
 /* ---- Values ---- */
 
 static bool is_zero(const struct run_id *run)
@@ -331,6 +309,47 @@ static enum refusal version_of_value(struct event *ev, const struct mp_value *v)
 	return REFUSAL_NONE;
 }
 
+/* The value of an attribute of a partial output: three of them are known. */
+static enum refusal read_partial(struct decoder *d, struct str key, unsigned depth)
+{
+	bool is_text = str_is(key, "text"), is_at = str_is(key, "at");
+	struct mp_value v;
+
+	if (!is_text && !is_at && !str_is(key, "tokens"))
+		return mp_skip(&d->c, depth);
+	enum refusal r = mp_read(&d->c, &v);
+	if (r != REFUSAL_NONE || v.type == MP_NIL)
+		return r;
+	if (is_text)
+		return text_of_value(&v, &d->ev->text);
+	if (v.type != MP_INT || v.i < 0)
+		return REFUSED_WRONG_TYPE;
+	*(is_at ? &d->ev->at : &d->ev->tokens) = v.i;
+	return REFUSAL_NONE;
+}
+
+static enum refusal read_attrs(struct decoder *d, uint32_t count, uint32_t cap, unsigned depth)
+{
+	struct key_set set;
+	struct str key;
+	enum refusal r;
+
+	if (count > cap)
+		return REFUSED_TOO_MANY_KEYS;
+	key_set_init(&set, count);
+	for (; count > 0; count--) {
+		r = read_text(&d->c, &key);
+		if (r != REFUSAL_NONE)
+			return r;
+		if (!key_set_add(&set, key))
+			return REFUSED_DUPLICATE_KEY;
+		r = d->ev->is_partial ? read_partial(d, key, depth) : mp_skip(&d->c, depth);
+		if (r != REFUSAL_NONE)
+			return r;
+	}
+	return REFUSAL_NONE;
+}
+
 /* The elements of an array whose head was read. */
 static enum refusal read_texts(struct mp *c, const struct mp_value *v, unsigned depth)
 {
@@ -357,7 +376,7 @@ static enum refusal read_map(struct decoder *d, const struct mp_value *v, enum w
 	if (depth == 0)
 		return REFUSED_TOO_DEEP;
 	if (want == WANT_ATTRS)
-		return read_attrs(&d->c, v->count, CAP_ATTRS, depth - 1);
+		return read_attrs(d, v->count, CAP_ATTRS, depth - 1);
 	if (want == WANT_ERROR) {
 		d->ev->has_error = true;
 		return read_fields(d, v->count, FIELDS(error_fields), depth - 1);
@@ -544,8 +563,10 @@ static enum refusal read_point(struct decoder *d)
 		return r;
 	const uint8_t *begin = d->c.p;
 	r = read_type(&d->c, MP_MAP, &v);
+	d->ev->is_partial = str_is(d->ev->name, "partial_output");
+	d->ev->at = -1;
 	if (r == REFUSAL_NONE)
-		r = read_attrs(&d->c, v.count, CAP_TOP_KEYS, CAP_DEPTH - 2);
+		r = read_attrs(d, v.count, CAP_TOP_KEYS, CAP_DEPTH - 2);
 	d->ev->attrs = since(begin, &d->c);
 	return r;
 }

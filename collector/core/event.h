@@ -19,7 +19,7 @@ enum event_type {
 	EVENT_HELLO = 0,
 	EVENT_START = 1,
 	EVENT_END = 2,
-	EVENT_POINT = 3, // something during a run
+	EVENT_POINT = 3, // something during a run; "partial_output" is for its run alone
 	EVENT_FLUSH = 4,
 	EVENT_FLUSHED = 5, // collector to client
 	EVENT_DROPPED = 6,
@@ -44,6 +44,7 @@ struct event {
 	struct run_id parent;
 	struct str traceparent, session, user, model, provider;
 	bool gather;              // roots of its trace into its request
+	bool is_partial;          // a point of what the answer has said
 	struct str input, output; // one msgpack value
 	struct str tags;          // msgpack array of str
 	struct str attrs;         // msgpack map with str keys, none twice; also the point's map
@@ -51,6 +52,11 @@ struct event {
 	struct str finish;        // msgpack str or array of str
 	bool has_error;
 	struct str error_type, error_message, error_stack;
+
+	// a point that is a partial output
+	struct str text; // what the answer said since the last one
+	int64_t at;      // bytes that were said before; -1: not told
+	int64_t tokens;  // of all of it; 0: not told
 
 	// hello
 	int64_t version;

@@ -24,6 +24,8 @@ static void init_lists(struct runs *r)
 	list_init(&r->closing);
 	list_init(&r->dirty);
 	list_init(&r->sealed);
+	list_init(&r->said);
+	list_init(&r->said_dirty);
 }
 
 static void init_buffers(struct runs *r)
@@ -38,6 +40,7 @@ static void init_buffers(struct runs *r)
 	buf_init(&r->state, 2 * most);
 	buf_init(&r->meta, 2 * most);
 	buf_init(&r->text, most);
+	buf_init(&r->told, r->o.max_value + KIB);
 }
 
 int runs_new(struct runs **ret, const struct runs_options *options)
@@ -65,6 +68,7 @@ void runs_free(struct runs *r)
 		return;
 	while (!list_is_empty(&r->sources))
 		source_free(list_first(&r->sources, struct source, in_table));
+	said_deinit(r);
 	table_deinit(r);
 	closed_free(r->closed);
 	encoder_deinit(&r->encoder);
@@ -542,8 +546,11 @@ static int add_point(struct runs *r, struct run *run, const struct event *ev)
 void runs_point(struct runs *r, struct source *s, const struct event *ev, struct moment now)
 {
 	struct run *run = table_find(r, &ev->run);
+	bool is_open = run && run->state == RUN_OPEN;
 
-	if (!run || run->state != RUN_OPEN)
+	if (ev->is_partial)
+		stat_add(&r->o.stats->events_dropped, !is_open || said_add(r, run, ev) < 0);
+	else if (!is_open)
 		give_out_point(r, s, run, ev, now);
 	else if (run->points == CAP_EVENTS_PER_RUN || add_point(r, run, ev) < 0)
 		stat_add(&r->o.stats->events_dropped, 1);

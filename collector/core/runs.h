@@ -7,7 +7,8 @@
  *
  * What a start says is encoded at once and kept until the run has ended: in memory until the next
  * commit, then in the store. So memory is bounded by the number of open runs, not by their
- * prompts, and past max_open or max_open_bytes the oldest run is given up first.
+ * prompts, and past max_open or max_open_bytes the oldest run is given up first. What an answer
+ * has said so far stays in memory as well, within max_open_bytes; past it, what comes is left out.
  *
  * No I/O and no clock in here: the caller brings the time, and a sink takes what comes out.
  */
@@ -131,7 +132,8 @@ enum refusal runs_start(struct runs *r, struct source *s, const struct event *ev
 enum refusal runs_end(struct runs *r, struct source *s, const struct event *ev, struct str body,
                       struct moment now);
 /** A point of a run that is not open goes to the sink by itself; one past CAP_EVENTS_PER_RUN is
- * dropped and counted. */
+ * dropped and counted. A partial output is no point of the span: it is kept in case that no end
+ * comes. */
 void runs_point(struct runs *r, struct source *s, const struct event *ev, struct moment now);
 
 /* Why open runs are closed without an end. The type is a literal. */
@@ -168,6 +170,14 @@ size_t runs_bytes(const struct runs *r);
 
 /** Puts back one open run that a daemon before us stored. */
 int runs_restore(struct runs *r, const struct run_id *run, struct str value, struct moment now);
+
+/** After the last runs_restore(), with the same values in the order of their keys: puts back what
+ * the runs have said so far. */
+int runs_restore_said(struct runs *r, const struct run_id *key, struct str value);
+
+/** Under which key the store has a page of what a run has said, counted from 0: its text is the
+ * value's content. */
+struct run_id runs_said_key(const struct run_id *run, unsigned page);
 
 /** After the last runs_restore(): whether a stored span belongs to a request that is open. */
 bool runs_wants(const struct runs *r, const uint8_t trace_id[16]);

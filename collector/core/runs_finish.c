@@ -1,6 +1,7 @@
 #include <string.h>
 
 #include "core/message.h"
+#include "core/otlp_fields.h"
 #include "core/runs_private.h"
 #include "core/value.h"
 
@@ -210,13 +211,25 @@ static void own_usage(struct runs *r, struct run *run, const struct event *end, 
 	}
 }
 
+/* Says that the output is what was said until the run was cut off. */
+static void note_partial(struct runs *r, const struct run *run)
+{
+	uint64_t full = said_cut(run);
+
+	pb_attr_bool(&r->base, SPAN_ATTRIBUTES, STR("sidelight.partial_output"), true);
+	if (full)
+		pb_attr_int(&r->base, SPAN_ATTRIBUTES, STR("sidelight.cut.output"), (int64_t)full);
+}
+
 /* Joins a run's start and end in r->base and r->content. */
 static int complete(struct runs *r, struct run *run, const struct event *end,
                     const struct ending *ending, struct run_bytes *b)
 {
 	const struct usage *totals = NULL;
 	struct usage usage;
+	struct event whole;
 
+	end = said_complete(r, run, end, &whole);
 	own_usage(r, run, end, &usage);
 	if (run->flags & RUN_IS_ROOT)
 		totals = &run->request->sums.usage;
@@ -231,6 +244,8 @@ static int complete(struct runs *r, struct run *run, const struct event *end,
 	buf_append(&r->content, b->content.p, b->content.len);
 	encode_end(&r->encoder, (enum run_kind)run->kind, end, ending, &usage, totals, &r->base,
 	           &r->content);
+	if (end && end->is_partial)
+		note_partial(r, run);
 	b->base = (struct str){(char *)r->base.data, r->base.len};
 	b->content = (struct str){(char *)r->content.data, r->content.len};
 	if ((run->flags & RUN_IS_ROOT) && !b->message.p)
@@ -249,6 +264,7 @@ static void finish(struct runs *r, struct run *run, const struct event *end,
 	run->duration_ns = ending->duration_ns;
 	int rc = complete(r, run, end, ending, &bytes);
 	if (rc == 0 && q->waits_for_parent && keep_put(r, run, &bytes) == 0) {
+		said_drop(r, run);
 		run->state = RUN_HELD;
 		return;
 	}

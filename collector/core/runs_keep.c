@@ -14,7 +14,14 @@ struct run_state_record {
 	uint16_t points;
 	uint32_t message_len, response_len;
 	struct run_id parent, root;
-	uint64_t start_ns, start_mono, duration_ns;
+	union {
+		struct {
+			uint64_t start_ns, start_mono, duration_ns;
+		};
+		struct { // RUN_SAID, of the run `parent`
+			uint64_t said_full, said_tokens, said_page;
+		};
+	};
 	uint64_t root_end_ns; // RUN_ROOT_DONE
 	uint8_t root_span_id[8];
 	char provider[64], model[128]; // RUN_ROOT_DONE: the root's own
@@ -128,6 +135,7 @@ static void append_slices(struct buf *arena, const struct run_bytes *b, size_t s
 
 /* What a put takes besides the run's bytes and its resource. */
 enum { PUT_OVERHEAD = sizeof(struct open_head) + sizeof(struct run_state_record) + 32 };
+_Static_assert((int)PUT_OVERHEAD <= (int)KEEP_OVERHEAD, "what a page takes");
 
 static void set_lengths(struct runs *r, struct run *run, const struct run_bytes *b)
 {
@@ -169,6 +177,7 @@ int keep_put(struct runs *r, struct run *run, const struct run_bytes *b)
 void keep_drop(struct runs *r, struct run *run)
 {
 	list_remove(&run->in_dirty);
+	said_drop(r, run);
 	set_lengths(r, run, &(struct run_bytes){0});
 	run->place = PLACE_NONE;
 	if (run->stored)
@@ -287,6 +296,27 @@ int keep_root(struct runs *r, struct table_request *q)
 	return rc;
 }
 
+int keep_put_page(struct runs *r, const struct run_id *key, const struct said_page *page)
+{
+	struct run_state_record state = {
+		.version = STATE_VERSION,
+		.state = RUN_SAID,
+		.parent = page->run,
+		.said_tokens = page->tokens,
+		.said_full = page->full,
+		.said_page = page->number,
+	};
+	struct open_head head = {0};
+
+	buf_clear(&r->state);
+	buf_append(&r->state, &state, sizeof(state));
+	if (buf_error(&r->state))
+		return buf_error(&r->state);
+	return r->o.sink.put_open(r->o.sink.ctx, key, &head, (struct str){0}, page->text,
+	                          (struct str){0},
+	                          (struct str){(char *)r->state.data, r->state.len});
+}
+
 /* Those that came since the last seal are at the end of the list. */
 static int put_ended_roots(struct runs *r)
 {
@@ -329,10 +359,11 @@ int runs_seal(struct runs *r)
 		list_append(put == 0 ? &r->sealed : &left, &run->in_dirty);
 		rc = put < 0 ? put : rc;
 	}
+	int said = said_seal(r);
 	r->filling = (r->filling + 1) % ARENAS;
-	r->put_bytes = 0;
+	r->put_bytes = said_due(r);
 	carry_over(r, &left);
-	return rc;
+	return said < 0 ? said : rc;
 }
 
 void runs_committed(struct runs *r)
@@ -468,6 +499,8 @@ int runs_restore(struct runs *r, const struct run_id *id, struct str value, stru
 	int rc = parse_value(value, &head, &state, &b, &resource);
 	if (rc < 0)
 		return rc;
+	if (state.state == RUN_SAID)
+		return 0;
 	if (state.state == RUN_ROOT_DONE)
 		return restore_root(r, &head, &state, &b, now);
 	if (!is_sound(&state, &b))
@@ -504,6 +537,25 @@ int runs_restore(struct runs *r, const struct run_id *id, struct str value, stru
 	}
 	runs_report_cuts(r);
 	return rc;
+}
+
+int runs_restore_said(struct runs *r, const struct run_id *key, struct str value)
+{
+	struct run_state_record state;
+	struct open_head head;
+	struct str resource;
+	struct run_bytes b;
+
+	if (parse_value(value, &head, &state, &b, &resource) < 0 || state.state != RUN_SAID)
+		return 0; // was a matter of runs_restore()
+	const struct said_page page = {
+		.run = state.parent,
+		.number = (unsigned)state.said_page,
+		.tokens = state.said_tokens,
+		.full = state.said_full,
+		.text = b.content,
+	};
+	return said_restore(r, key, &page);
 }
 
 bool runs_wants(const struct runs *r, const uint8_t trace_id[16])

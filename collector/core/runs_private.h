@@ -1,8 +1,9 @@
-/* runs_private.h - the run table's insides, shared by its five files:
+/* runs_private.h - the run table's insides, shared by its six files:
  *   runs.c         starts, points, which request a run belongs to
  *   runs_source.c  where runs come from, and who takes them over
  *   runs_finish.c  ends, closings, deadlines: what becomes a span
  *   runs_keep.c    where a run's bytes are; seal, commit, restore
+ *   runs_said.c    what answers that are not complete have said
  *   run_table.c    memory and lookup
  */
 #pragma once
@@ -16,6 +17,7 @@ enum run_state {
 	RUN_EARLY_END, // only the end came so far: its frame is kept
 	RUN_HELD,      // has ended, but its trace is not known yet
 	RUN_ROOT_DONE, // stored only: what a request knows of its root that has ended
+	RUN_SAID,      // stored only: a page of what an open run has said
 };
 
 enum run_flags {
@@ -39,6 +41,7 @@ struct run {
 	struct run *next;              // in its bucket, or in the free list
 	struct table_request *request; // NULL: RUN_EARLY_END
 	struct source *source;
+	struct said *said; // NULL: nothing
 	struct list_node in_request, in_source, in_dirty, in_age;
 	uint64_t due_ns; // RUN_EARLY_END, mono
 	uint32_t at;     // PLACE_ARENA
@@ -102,6 +105,9 @@ struct runs {
 		sealed;      // runs whose newest bytes are in the filling, the other arena
 	uint64_t open_bytes; // of all runs, wherever they are
 	size_t put_bytes;    // at most what the next seal puts into the sink
+	// runs_said.c
+	struct list_node said, said_dirty; // struct said: all sealed, and with news
+	struct buf told;                   // of said_complete()
 	// scratch of one call
 	struct buf base, content, kept, state, meta, text;
 	uint64_t cut_reported;
@@ -148,8 +154,37 @@ int keep_put(struct runs *r, struct run *run, const struct run_bytes *b);
 void keep_drop(struct runs *r, struct run *run);
 /** What is known of a run has changed: a copy of it in the store is to be written again. */
 void keep_renew(struct runs *r, struct run *run);
+/* What a value in the store takes besides a run's bytes and its resource, at most. */
+enum { KEEP_OVERHEAD = 512 };
+/** Stores a page of what a run has said. */
+struct said_page {
+	struct run_id run;
+	unsigned number;
+	uint64_t tokens, full; // when it was written
+	struct str text;
+};
+int keep_put_page(struct runs *r, const struct run_id *key, const struct said_page *page);
 /** Stores what an open request knows of its root that has ended. */
 int keep_root(struct runs *r, struct table_request *q);
+
+/* --- runs_said.c --- */
+/** Adds what a partial output says. -ENOMEM, -ENOSPC: some of it is not kept. */
+int said_add(struct runs *r, struct run *run, const struct event *partial);
+/** Forgets what a run has said, in memory and in the store. */
+void said_drop(struct runs *r, struct run *run);
+/** Where the end (NULL: none came) has neither output nor usage: one made in *ret that has what the
+ * run has said, borrowed until the next call; is_partial when that is an output. Else the end. */
+const struct event *said_complete(struct runs *r, const struct run *run, const struct event *end,
+                                  struct event *ret);
+/** The full length of an output that was cut; 0: it was not. */
+uint64_t said_cut(const struct run *run);
+/** Puts what is new into the sink. */
+int said_seal(struct runs *r);
+/** Bytes that the next one puts, at most. */
+size_t said_due(const struct runs *r);
+/** Puts back a page; in order, and after its run. */
+int said_restore(struct runs *r, const struct run_id *key, const struct said_page *page);
+void said_deinit(struct runs *r);
 
 /* --- runs_finish.c --- */
 /** Closes an open run without an end of its own. */

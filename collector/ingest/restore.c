@@ -24,6 +24,15 @@ static bool restore_one(void *ctx, const struct run_id *run, struct str value)
 	return true;
 }
 
+static bool restore_said(void *ctx, const struct run_id *key, struct str value)
+{
+	struct restoring *w = ctx;
+
+	if (runs_restore_said(w->runs, key, value) < 0)
+		w->unreadable++;
+	return true;
+}
+
 static bool wants(void *ctx, const uint8_t trace_id[16])
 {
 	struct restoring *w = ctx;
@@ -72,6 +81,8 @@ int restore_runs(struct runs *r, struct store *store, struct moment now)
 		now.unix_ns > CLOSED_REMEMBERED_NS ? now.unix_ns - CLOSED_REMEMBERED_NS : 0;
 
 	int rc = store_open_load(store, restore_one, &w);
+	if (rc == 0)
+		rc = store_open_load(store, restore_said, &w);
 	if (rc < 0)
 		return rc;
 	if (w.unreadable)

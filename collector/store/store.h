@@ -66,7 +66,7 @@ int store_spans(struct store *s, uint64_t from_seq, uint64_t since_ns, store_spa
 int store_trace(struct store *s, const uint8_t trace_id[16], store_span_fn *fn, void *ctx);
 
 /** Every run that is open, in no order; status RUNNING. A run is here some milliseconds after its
- * start arrived. trace_id NULL: of all traces. */
+ * start arrived. trace_id NULL: of all traces, and without what their answers have said so far. */
 int store_open_runs(struct store *s, const uint8_t trace_id[16], store_span_fn *fn, void *ctx);
 
 typedef bool store_observation_fn(void *ctx, const struct observation_record *rec);

@@ -2,6 +2,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "core/otlp_fields.h"
+#include "core/runs.h"
 #include "store/db.h"
 #include "store/store.h"
 
@@ -72,7 +74,43 @@ int store_open_load(struct store *s, store_open_fn *fn, void *ctx)
 struct span_call {
 	store_span_fn *fn;
 	void *ctx;
+	struct store *said_in;  // NULL: what answers have said is not asked for
+	struct buf value, said; // scratch
 };
+
+/* Joins the pages of what a run has said so far. */
+static void read_said(struct span_call *call, const struct run_id *run)
+{
+	struct open_parts page;
+
+	buf_clear(&call->said);
+	for (unsigned i = 0;; i++) {
+		struct run_id key = runs_said_key(run, i);
+		if (store_open_get(call->said_in, &key, &call->value) != 0)
+			return;
+		struct str value = {(char *)call->value.data, call->value.len};
+		if (open_parse(&page, value) != 0 || page.base.len > 0)
+			return;
+		buf_append(&call->said, page.content.p, page.content.len);
+	}
+}
+
+/* Adds it to a span's content, which is made in call->value. */
+static struct str with_said(struct span_call *call, const struct run_id *run, struct str content)
+{
+	struct buf *out = &call->value;
+
+	read_said(call, run);
+	if (call->said.len == 0)
+		return content;
+	struct str said = {(char *)call->said.data, call->said.len};
+	said.len = utf8_prefix(said.p, said.len);
+	buf_clear(out);
+	buf_append(out, content.p, content.len);
+	pb_attr_str(out, SPAN_ATTRIBUTES, STR("sidelight.output"), said);
+	pb_attr_bool(out, SPAN_ATTRIBUTES, STR("sidelight.partial_output"), true);
+	return buf_error(out) ? content : (struct str){(char *)out->data, out->len};
+}
 
 static bool call_open(void *ctx, const struct run_id *run, struct str value)
 {
@@ -89,14 +127,21 @@ static bool call_open(void *ctx, const struct run_id *run, struct str value)
 		.resource = parts.resource,
 	};
 	rec.head.status = STATUS_RUNNING;
+	if (call->said_in)
+		rec.content = with_said(call, run, rec.content);
 	return call->fn(call->ctx, &rec);
 }
 
 int store_open_runs(struct store *s, const uint8_t trace_id[16], store_span_fn *fn, void *ctx)
 {
-	struct span_call call = {fn, ctx};
+	struct span_call call = {.fn = fn, .ctx = ctx, .said_in = trace_id ? s : NULL};
 
-	return walk_open(s, trace_id, call_open, &call);
+	buf_init(&call.value, WALK_CAP);
+	buf_init(&call.said, WALK_CAP);
+	int rc = walk_open(s, trace_id, call_open, &call);
+	buf_deinit(&call.value);
+	buf_deinit(&call.said);
+	return rc;
 }
 
 int store_open_get(struct store *s, const struct run_id *run, struct buf *out)

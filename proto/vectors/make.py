@@ -326,6 +326,18 @@ def good_others():
     good("event-attrs", "with attributes",
          [POINT, "run-42", UNIX, MONO, "retry", {"attempt": 2, "delay": 0.5, "why": "429"}])
     good("event-name-longest", "1024 bytes are kept", [POINT, RUN, UNIX, MONO, "n" * 1024, {}])
+    partial = "partial_output"
+    good("partial", "what an answer has said since the last one",
+         [POINT, RUN, UNIX, MONO, partial, {"text": "The weather in Par", "at": 0, "tokens": 5}])
+    good("partial-utf8", "text beyond ASCII",
+         [POINT, RUN, UNIX, MONO, partial, {"text": "is: é 日本 😀", "at": 18, "tokens": 12}])
+    good("partial-tokens", "a tool's arguments are no text, but tokens",
+         [POINT, RUN, UNIX, MONO, partial, {"tokens": (1 << 63) - 1}])
+    good("partial-text", "tokens are not told", [POINT, RUN, UNIX, MONO, partial, {"text": ""}])
+    good("partial-nil", "nil is absent",
+         [POINT, RUN, UNIX, MONO, partial, {"text": None, "at": None, "tokens": None}])
+    good("partial-later", "a later version may say more",
+         [POINT, RUN, UNIX, MONO, partial, {"more": [1, {"a": 2}], "text": "x", "tokens": 0}])
     good("flush-zero", "a token", [FLUSH, 0])
     good("flush", "any integer that is not negative", [FLUSH, 77])
     good("flush-most", "2^63-1 is the most", [FLUSH, (1 << 63) - 1])
@@ -512,6 +524,13 @@ def bad_types():
     bad("wrong-event-map", "wrong_type", [POINT, RUN, 1, 1, "x", None])
     bad("wrong-event-name", "wrong_type", [POINT, RUN, 1, 1, 5, {}])
     bad("wrong-event-name-empty", "wrong_type", [POINT, RUN, 1, 1, "", {}])
+    partial = [POINT, RUN, 1, 1, "partial_output"]
+    bad("wrong-partial-text", "wrong_type", [*partial, {"text": ["x"], "tokens": 1}])
+    bad("wrong-partial-text-bin", "wrong_type", [*partial, {"text": b"x"}])
+    bad("wrong-partial-tokens", "wrong_type", [*partial, {"text": "x", "tokens": "1"}])
+    bad("wrong-partial-tokens-negative", "wrong_type", [*partial, {"tokens": -1}])
+    bad("wrong-partial-at", "wrong_type", [*partial, {"text": "x", "at": 1.0}])
+    bad("wrong-partial-tokens-past", "wrong_type", [*partial, {"tokens": 1 << 63}])
     for name, token in (("text", "7"), ("negative", -1), ("past", 1 << 63), ("float", 7.0),
                         ("nil", None)):
         bad("wrong-token-" + name, "wrong_type", [FLUSH, token])
@@ -565,6 +584,8 @@ def bad_text():
     bad("utf8-key-attrs", "bad_utf8", start({"attrs": bad_key}))
     bad("utf8-key-resource", "bad_utf8", [HELLO, {"resource": bad_key}])
     bad("utf8-key-error", "bad_utf8", end({"error": bad_key}))
+    bad("utf8-partial-text", "bad_utf8",
+        [POINT, RUN, 1, 1, "partial_output", {"text": Text(b"x\xc3")}])
     bad("utf8-key-event", "bad_utf8", [POINT, RUN, 1, 1, "x", bad_key])
 
 
@@ -590,6 +611,8 @@ def bad_duplicates():
     bad("twice-resource", "duplicate_key", [HELLO, {"resource": twice}])
     bad("twice-error", "duplicate_key", end({"error": Pairs([("type", "a"), ("type", "b")])}))
     bad("twice-error-unknown", "duplicate_key", end({"error": twice}))
+    bad("twice-partial", "duplicate_key",
+        [POINT, RUN, 1, 1, "partial_output", Pairs([("text", "a"), ("text", "b")])])
     bad("twice-event", "duplicate_key", [POINT, RUN, 1, 1, "x", twice])
 
 
@@ -608,6 +631,8 @@ def bad_several():
     bad("first-field-then-trailing", "wrong_type", pack(start({"name": 5})) + b"\0", several=True)
     bad("first-field-then-cut", "bad_utf8",
         pack(start({}))[:-1] + b"\x82\xa4name\xa1\xff\xa5in", several=True)
+    bad("first-partial-then-key", "wrong_type",
+        [POINT, RUN, 1, 1, "partial_output", Pairs([("text", 5), (Text(b"\xff"), 1)])], several=True)
     bad("first-version-then-service", "bad_version", [HELLO, {"v": 2, "service": 5}],
         several=True, closes=True)
 

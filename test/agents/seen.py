@@ -40,6 +40,7 @@ class Seen:
         events = [(m[1], m[4]) for m in messages if m[0] == 3]
         assert len(messages) == len(starts) + len(ends) + len(events)
         assert starts.keys() == ends.keys()
+        events = [event for event in events if event[1] != "partial_output"]  # as many as it takes long
         self.runs = [Run(i, starts[i], ends[i], [n for r, n in events if r == i]) for i in starts]
 
     def of(self, kind):

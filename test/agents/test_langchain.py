@@ -72,6 +72,8 @@ class Seen:
         self.ends = {m[1]: m[4] for m in self.messages if m[0] == 2}
         self.events = [m for m in self.messages if m[0] == 3]
         assert len(self.messages) == len(self.starts) + len(self.ends) + len(self.events)
+        # As many as it takes long.
+        self.events = [m for m in self.events if m[4] != "partial_output"]
 
     def of(self, kind):
         return [run for run, start in self.starts.items() if start["kind"] == kind]

@@ -133,6 +133,11 @@ static void begin(struct history *h)
 		if (slots[i].used && runs_restore(h->r, &slots[i].run, value, h->now) < 0)
 			slots[i].used = false;
 	}
+	for (int i = 0; i < SLOTS; i++) {
+		struct str value = {(char *)slots[i].value.data, slots[i].value.len};
+		if (slots[i].used && runs_restore_said(h->r, &slots[i].run, value) < 0)
+			slots[i].used = false;
+	}
 	h->s = runs_add_source(h->r, 7, 7, (struct str){0});
 	assert(h->s);
 	runs_adopt(h->r, h->s);

@@ -425,6 +425,9 @@ static inline void restore_opens(struct world *w)
 	for (size_t i = 0; i < count; i++)
 		assert_int_equal(
 			runs_restore(w->r, &list[i]->run, str_of_bytes(list[i]->value), w->now), 0);
+	for (size_t i = 0; i < count; i++)
+		assert_int_equal(
+			runs_restore_said(w->r, &list[i]->run, str_of_bytes(list[i]->value)), 0);
 	free(list);
 }
 

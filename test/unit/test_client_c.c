@@ -1006,6 +1006,80 @@ static void a_child_speaks_for_itself(void **state)
 	hang_up(&h);
 }
 
+/* The client's descriptor: the one whose other end listens at the path. */
+static int descriptor_to(const struct place *p)
+{
+	for (int fd = 3; fd < 4096; fd++) {
+		struct sockaddr_un addr = {0};
+		socklen_t len = sizeof(addr);
+		if (getpeername(fd, (struct sockaddr *)&addr, &len) == 0 &&
+		    addr.sun_family == AF_UNIX && strcmp(addr.sun_path, p->path) == 0)
+			return fd;
+	}
+	fail_msg("no connection to %s", p->path);
+	return -1;
+}
+
+/* What the agent opens after it closed all descriptors gets the lowest numbers. */
+static void what_closes_descriptors_gets_none_of_our_bytes(void **state)
+{
+	const struct sidelight_event_fields event = {.name = "while it is closed"};
+	const struct place *p = *state;
+	struct sidelight *sl = open_at(p);
+	struct sidelight_run run;
+	int theirs[8][2];
+	char byte;
+
+	assert_int_equal(sidelight_start(sl, &run, NULL), 0);
+	struct heard h = accept_one(p);
+	expect(&h, EVENT_HELLO);
+	expect(&h, EVENT_START);
+	assert_int_equal(close(descriptor_to(p)), 0);
+	for (int i = 0; i < 8; i++)
+		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, theirs[i]), 0);
+	assert_int_equal(sidelight_event(sl, &run, &event), 0);
+	assert_int_equal(sidelight_end(sl, &run, NULL), 0);
+	for (int i = 0; i < 100 && !is_readable(p->listener, 0); i++)
+		(void)sidelight_flush(sl, 20);
+	struct heard again = accept_one(p);
+	expect(&again, EVENT_HELLO);
+	expect(&again, EVENT_POINT);
+	expect(&again, EVENT_END);
+	sidelight_close(sl);
+	for (int i = 0; i < 16; i++) {
+		assert_int_equal(recv(theirs[i / 2][i % 2], &byte, 1, 0), -1);
+		assert_int_equal(errno, EAGAIN);
+	}
+	for (int i = 0; i < 16; i++)
+		close(theirs[i / 2][i % 2]);
+	hang_up(&h);
+	hang_up(&again);
+}
+
+/* Where even our number is another file's, that file stays open and gets nothing. */
+static void a_file_with_our_number_stays_open(void **state)
+{
+	const struct place *p = *state;
+	struct sidelight *sl = open_at(p);
+	struct sidelight_run run;
+	struct stat st;
+
+	assert_int_equal(sidelight_start(sl, &run, NULL), 0);
+	struct heard h = accept_one(p);
+	expect(&h, EVENT_HELLO);
+	int fd = descriptor_to(p);
+	FILE *file = tmpfile();
+	assert_non_null(file);
+	assert_int_equal(dup2(fileno(file), fd), fd);
+	assert_int_equal(sidelight_end(sl, &run, NULL), 0);
+	sidelight_close(sl);
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_size, 0);
+	close(fd);
+	fclose(file);
+	hang_up(&h);
+}
+
 static void nothing_is_allocated_after_open(void **state)
 {
 	struct sidelight *sl = open_at(*state);
@@ -1140,6 +1214,8 @@ int main(void)
 		TEST(threads_share_a_handle),
 		TEST(a_cancelled_thread_leaves_the_lock),
 		TEST(a_child_speaks_for_itself),
+		TEST(what_closes_descriptors_gets_none_of_our_bytes),
+		TEST(a_file_with_our_number_stays_open),
 		TEST(nothing_is_allocated_after_open),
 		TEST(the_environment_names_the_socket),
 		TEST(the_users_runtime_directory_is_looked_in),

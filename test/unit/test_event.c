@@ -311,6 +311,26 @@ static uint64_t uint_of(const json_t *message, const char *key)
 	return (uint64_t)json_integer_value(v);
 }
 
+static void assert_partial(const struct event *ev, const json_t *message)
+{
+	const json_t *fields = json_object_get(message, "fields");
+	const json_t *text = json_object_get(fields, "text");
+
+	assert_int_equal(ev->is_partial, str_is(ev->name, "partial_output"));
+	if (ev->is_partial && json_is_string(text))
+		assert_text(ev->text, text, "text");
+	else
+		assert_null(ev->text.p);
+	if (!ev->is_partial) {
+		assert_int_equal(ev->tokens, 0);
+		return;
+	}
+	const json_t *at = json_object_get(fields, "at");
+	assert_int_equal(ev->at, json_is_integer(at) ? json_integer_value(at) : -1);
+	if (!json_is_null(json_object_get(fields, "tokens")))
+		assert_int_equal(ev->tokens, uint_of(fields, "tokens"));
+}
+
 static void assert_event(const struct event *ev, const json_t *vector)
 {
 	const json_t *message = json_object_get(vector, "message");
@@ -337,6 +357,7 @@ static void assert_event(const struct event *ev, const json_t *vector)
 	if (ev->type == EVENT_POINT) {
 		assert_text(ev->name, json_object_get(message, "name"), "name");
 		assert_value(ev->attrs, json_object_get(message, "fields"), "attributes");
+		assert_partial(ev, message);
 		return;
 	}
 	assert_fields(ev, json_object_get(message, "fields"), ids);

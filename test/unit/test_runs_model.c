@@ -112,8 +112,11 @@ static void step(struct history *h)
 		step_start(h);
 	else if (what < 70)
 		step_end(h);
-	else if (what < 76)
+	else if (what < 73)
 		point(&h->w, name_of((int)pick(h, RUNS)), "first_token", NULL);
+	else if (what < 76)
+		point(&h->w, name_of((int)pick(h, RUNS)), "partial_output",
+		      "'text':'o','tokens':1");
 	else if (what < 88)
 		step_commit(h);
 	else if (what < 91)

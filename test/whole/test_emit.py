@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import time
 import uuid
@@ -237,7 +238,9 @@ def test_a_script_goes_on_over_a_restart_of_the_collector(script, daemon):
 def test_without_a_proc_entry_that_fits_a_run_stays_open_for_now(emit, daemon):
     """An owner that is none of ours: no process can be watched, so it is not judged at once."""
     running = daemon()
-    emit("start", "--name", "x", "--owner", "2147483647")
+    with subprocess.Popen(["sleep", "60"]) as other:
+        assert emit("start", "--name", "x", "--owner", str(other.pid)).returncode == 0
+        other.kill()
     time.sleep(1.5)
     assert open_runs(running) == 1
 
@@ -254,6 +257,32 @@ def test_without_a_collector_scripts_go_on(emit):
     assert done.stderr.startswith("sidelight: not stored: ") and "s.sock" in done.stderr
     quiet = emit("end", done.stdout.strip(), "--quiet")
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (1, "", "")
+
+
+def test_why_it_is_not_stored(emit, environment):
+    path = environment["SIDELIGHT_SOCKET"]
+
+    def why(path=path):
+        done = emit("start", "--name", "x", "--socket", path)
+        assert done.returncode == 1
+        return done.stderr
+
+    assert why() == f"sidelight: not stored: {path}: No such file or directory\n"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.close()
+    assert why() == f"sidelight: not stored: {path}: Connection refused\n"
+    os.unlink(path)
+    assert why("/" + "x" * 120).endswith(": File name too long\n")
+
+
+def test_an_owner_that_does_not_exist_is_refused(emit):
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    for pid in (gone.pid, 2147483647):
+        done = emit("start", "--name", "x", "--owner", str(pid))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == f"sidelight: --owner {pid}: no such process\n"
 
 
 @pytest.mark.parametrize(

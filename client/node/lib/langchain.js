@@ -7,6 +7,7 @@
 // a few words in a table of bounded size.
 
 const { clock, endRun, errorOf, guarded, runEvent, startRun } = require('./core.js');
+const { News } = require('./news.js');
 const { Beginning, MAX_TEXT } = require('./pack.js');
 const { REQUEST } = require('./request.js');
 const { answer, anyMessage, conversation, found, isAgent, lastWords, nameOf } = require('./messages.js');
@@ -57,8 +58,13 @@ function takePartial(id) {
 
 function addPartial(id, token) {
   let partial = partials.get(id);
-  if (partial === undefined) partials.set(id, (partial = { text: '', bytes: 0, tokens: 0 }));
+  if (partial === undefined) {
+    partials.set(id, (partial = { text: '', bytes: 0, tokens: 0, news: new News() }));
+    partial.news.begin();
+  }
   partial.tokens++;
+  partial.news.add(token);
+  partial.news.look(id, partial.tokens);
   partial.bytes += Buffer.byteLength(token);
   if (partial.text.length >= MAX_TEXT) return;
   partial.text += token;

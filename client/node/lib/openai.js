@@ -136,7 +136,10 @@ const observe = guarded((value, call) => {
 function watched(inner, call, reply, isAborted) {
   const saw = guarded((step, leaving) => {
     if (!step.done) {
-      if (reply.add(step.value) === 1) call.firstToken();
+      if (reply.add(step.value) === 1) {
+        call.firstToken();
+        reply.news.begin();
+      } else reply.news.look(call.id, reply.pieces);
     } else if (reply.isWhole || !(leaving || isAborted())) call.end(reply.fields());
     else call.fail(LEFT, reply.fields(true)); // an iterator that is aborted only stops
   });

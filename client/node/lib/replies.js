@@ -3,6 +3,7 @@
 // What the OpenAI API is asked and answers, as fields of a start and an end: in one piece or
 // chunk by chunk.
 
+const { News } = require('./news.js');
 const { Beginning, MAX_TEXT } = require('./pack.js');
 const { REQUEST } = require('./request.js');
 
@@ -72,6 +73,7 @@ function oneOrAll(reasons) {
 class ChatStream {
   constructor() {
     this.choices = [];
+    this.news = new News(); // of the first choice
     this.chunks = 0;
     this.pieces = 0; // with something of the answer in them
   }
@@ -94,7 +96,9 @@ class ChatStream {
     this.choices[index] ??= { text: new Pieces(), calls: [], finish: undefined };
     const choice = this.choices[index];
     choice.finish = finish ?? choice.finish;
-    choice.text.add(delta.content ?? delta.refusal);
+    const piece = delta.content ?? delta.refusal;
+    choice.text.add(piece);
+    if (index === 0) this.news.add(piece);
     for (const call of delta.tool_calls ?? []) addCall(choice.calls, call);
     if (delta.content || delta.refusal || delta.tool_calls) this.pieces++;
   }
@@ -172,6 +176,7 @@ function question({ input, instructions }) {
 class ResponseStream {
   constructor() {
     this.text = new Pieces();
+    this.news = new News();
     this.chunks = 0;
     this.pieces = 0;
     this.response = {};
@@ -185,7 +190,10 @@ class ResponseStream {
     this.isWhole ||= type === 'response.completed' || type === 'response.incomplete' || type === 'response.failed';
     if (typeof type !== 'string' || !type.endsWith('.delta')) return 0;
     this.chunks++;
-    if (type === 'response.output_text.delta') this.text.add(delta);
+    if (type === 'response.output_text.delta') {
+      this.text.add(delta);
+      this.news.add(delta);
+    }
     return ++this.pieces;
   }
 

@@ -3,6 +3,7 @@
 // Functions whose every call is a run: plain ones, async ones, and generators of both kinds.
 
 const { guarded } = require('./core.js');
+const { News } = require('./news.js');
 const { Beginning, MAX_TEXT, hasFields } = require('./pack.js');
 const { LEFT, Run, current, finish, keepOutput, within } = require('./runs.js');
 
@@ -45,7 +46,10 @@ function wrapper(kind) {
     const lazy = isGenerator(fn);
     function wrapped(...args) {
       if (new.target) return Reflect.construct(fn, args, new.target === wrapped ? fn : new.target);
-      if (lazy) return iterate(Reflect.apply(fn, this, args), () => begin(args));
+      if (lazy) {
+        const news = kind === 'llm' ? new News() : undefined;
+        return iterate(Reflect.apply(fn, this, args), () => begin(args), news);
+      }
       const run = begin(args);
       return finish(run, within(run, () => Reflect.apply(fn, this, args)), true);
     }
@@ -76,7 +80,7 @@ function alike(wrapped, fn) {
 }
 
 /** A generator whose body runs inside a run, which begins as it does: with the first step. */
-function iterate(inner, begin) {
+function iterate(inner, begin, news) {
   const gathered = new Gathered();
   let run;
   const close = (error, output) => {
@@ -86,7 +90,14 @@ function iterate(inner, begin) {
   };
   const seen = (step, leaving) => {
     if (step.done) close(leaving ? LEFT : undefined, step.value);
-    else if (gathered.add(step.value) === 1) run.event('first_token');
+    else {
+      if (gathered.add(step.value) === 1) {
+        run.event('first_token');
+        news?.begin();
+      }
+      news?.add(step.value);
+      news?.look(run.id);
+    }
     return step;
   };
   const failed = (error) => {

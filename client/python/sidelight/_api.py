@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from types import TracebackType
 from typing import Any, Callable, Optional, TypeVar, Union
 
@@ -193,8 +194,6 @@ def error_of(error: BaseException) -> dict[str, str]:
     """An exception as the protocol words it."""
     out = {"type": type(error).__name__, "message": text(error)[:MAX_MESSAGE]}
     try:
-        import traceback
-
         lines = traceback.format_exception(type(error), error, error.__traceback__, limit=-50)
         out["stack"] = "".join(lines)[-MAX_STACK:]
     except BaseException as failed:

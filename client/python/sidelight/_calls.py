@@ -29,6 +29,7 @@ from ._api import (
     start_run,
 )
 from ._request import REQUEST
+from ._streams import News, monotonic
 from ._values import MAX_TEXT, read
 
 MAX_PARTS = 256  # texts and tool calls of one streamed answer
@@ -79,15 +80,19 @@ def said(value: Any, names: tuple[str, ...]) -> dict[str, Any]:
 class Pieces:
     """Texts that come bit by bit, up to 64 KiB in all."""
 
-    __slots__ = ("parts", "full", "is_cut", "_left")
+    __slots__ = ("parts", "news", "full", "is_cut", "_left")
 
     def __init__(self) -> None:
         self.parts: dict[Any, list[str]] = {}
+        self.news = News()
         self.full = 0  # bytes of all that came
         self.is_cut = False
         self._left = MAX_TEXT
 
-    def add(self, part: Any, piece: str) -> None:
+    def add(self, part: Any, piece: str, is_said: bool = False) -> None:
+        """is_said: it is of the answer's text, or of the first one's."""
+        if is_said:
+            self.news.pieces.append(piece)
         size = len(piece) if piece.isascii() else len(piece.encode("utf-8", "replace"))
         self.full += size
         if part not in self.parts and len(self.parts) >= MAX_PARTS:
@@ -108,6 +113,7 @@ class Api:
 
     name = ""
     kind = "llm"
+    pieces: Pieces  # of an answer that comes in chunks
     is_whole = False  # a stream has said all of its answer
 
     def input(self, body: dict[str, Any]) -> Any:
@@ -202,10 +208,15 @@ class Call:
 
     @guarded
     def chunk(self, chunk: Any) -> None:
-        if self.api.feed(chunk):
+        api = self.api
+        if api.feed(chunk):
             self.chunks += 1
+            news = api.pieces.news
             if self.chunks == 1:
                 run_event(self.id, "first_token", {})
+                news.begin()
+            elif monotonic() >= news.due:
+                news.tell(self.id, self.chunks)
 
     @guarded
     def done(self, error: Optional[BaseException] = None) -> None:

@@ -13,6 +13,7 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType, MethodType
 from typing import Any, Callable, Optional, TypeVar, Union, overload
 
 from ._api import Run, _current, begin, finish, guarded, leave, run_event
+from ._streams import News, monotonic
 from ._values import Cleaner, absorb
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -58,7 +59,8 @@ class _Scope:
 class _RunScope(_Scope):
     """A call that is a run. Of what a generator gives, this is what each item costs."""
 
-    __slots__ = ("_spec", "_run", "_current", "_chunks", "_room", "_left", "_texts", "_items")
+    __slots__ = ("_spec", "_run", "_current")
+    __slots__ += ("_chunks", "_room", "_left", "_texts", "_items", "_news")
 
     def __init__(self, spec: _Spec, run: Run) -> None:
         begin(run)
@@ -86,6 +88,11 @@ class _RunScope(_Scope):
             if chunks == 1:
                 self._first()
             if type(item) is str:
+                news = self._news
+                if news is not None:
+                    news.pieces.append(item)
+                    if monotonic() >= news.due:
+                        news.tell(self._run.id)
                 if self._room > 0:
                     self._texts.append(item[: self._room])
                     self._room -= len(item)
@@ -99,8 +106,10 @@ class _RunScope(_Scope):
         self._texts: list[str] = []
         self._items: list[Any] = []
         self._room, self._left = (MAX_TEXT, MAX_ITEMS) if self._spec.output else (0, 0)
+        self._news: Optional[News] = None
         if self._spec.kind == "llm":
             run_event(self._run.id, "first_token", {})
+            self._news = News() if self._spec.output else None
 
     @guarded
     def ended(self, error: Optional[BaseException], result: Any = None) -> None:
@@ -316,6 +325,9 @@ def _decorated(function: Any, kind: str, options: tuple[Any, ...]) -> Any:
     try:
         if isinstance(function, (staticmethod, classmethod)):
             return type(function)(_decorated(function.__func__, kind, options))
+        if isinstance(function, functools.partialmethod):
+            inner = _decorated(function.func, kind, options)
+            return type(function)(inner, *function.args, **function.keywords)
         if not callable(function) or isinstance(function, type):
             return function
         return functools.wraps(function)(_scoped(function, _Spec(function, kind, *options).open))

@@ -2,22 +2,59 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Any, Optional
+
+from ._api import run_event
 
 MAX_ANSWER = 64 * 1024  # bytes that are kept of one
 MAX_STREAMS = 256  # of which something is kept at once: the oldest is forgotten
+
+FIRST_WORD = 0.1  # seconds after its first piece in which an answer is told for the first time;
+LONGEST_WORD = 1.0  # then twice as many each time, up to this
 
 _CHARACTERS_A_TOKEN = 4
 _LOOSE = 256  # pieces that are not joined yet
 
 
+class News:
+    """What an answer has said since the collector was last told, which keeps it in case that we are
+    killed before the answer's end. There is no timer: whoever adds to it looks whether it is due."""
+
+    __slots__ = ("pieces", "due", "_wait", "_told")
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+        self._told = 0  # bytes
+        self.begin()
+
+    def begin(self) -> None:
+        self._wait = FIRST_WORD
+        self.due = monotonic() + FIRST_WORD
+
+    def tell(self, run_id: bytes, tokens: int = 0) -> None:
+        """The tokens are those of the whole answer."""
+        attrs: dict[str, Any] = {}
+        if self.pieces:
+            text, self.pieces = "".join(self.pieces), []
+            attrs["text"], attrs["at"] = text, self._told
+            self._told += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+        if tokens:
+            attrs["tokens"] = tokens
+        self._wait = min(2 * self._wait, LONGEST_WORD)
+        self.due = monotonic() + self._wait
+        run_event(run_id, "partial_output", attrs)
+
+
 class Stream:
     """One answer so far."""
 
-    __slots__ = ("parent", "chunks", "_pieces", "_kept", "_bytes", "_characters")
+    __slots__ = ("parent", "chunks", "_id", "_news", "_pieces", "_kept", "_bytes", "_characters")
 
-    def __init__(self, parent: Optional[bytes]) -> None:
+    def __init__(self, run_id: bytes, parent: Optional[bytes]) -> None:
         self.parent = parent
+        self._id = run_id
+        self._news = News()
         self.chunks = 0
         self._pieces: list[str] = []
         self._kept = 0
@@ -33,13 +70,23 @@ class Stream:
             self._pieces.append(piece)
             if len(self._pieces) > _LOOSE:
                 self._pieces = ["".join(self._pieces)]
+        news = self._news
+        news.pieces.append(piece)
+        if monotonic() >= news.due:
+            news.tell(self._id, self._tokens())
 
     def count(self, characters: int) -> None:
         """Counts what is part of the answer and not of its text."""
         self._characters += characters
+        if monotonic() >= self._news.due:
+            self._news.tell(self._id, self._tokens())
+
+    def _tokens(self) -> int:
+        return -(-self._characters // _CHARACTERS_A_TOKEN)
 
     def forget(self) -> None:
         self._pieces = []
+        self._news.pieces = []
         self._kept = 0
 
     def complete(self, fields: dict[str, Any]) -> None:
@@ -49,15 +96,14 @@ class Stream:
             if self._kept < self._bytes:
                 fields.setdefault("attrs", {})["sidelight.cut"] = {"output": self._bytes}
         if not fields.get("usage") and self._characters:
-            tokens = -(-self._characters // _CHARACTERS_A_TOKEN)
-            fields["usage"] = {"output_tokens": tokens, "sidelight.estimated": True}
+            fields["usage"] = {"output_tokens": self._tokens(), "sidelight.estimated": True}
 
 
 _open: dict[bytes, Stream] = {}
 
 
 def begin(run_id: bytes, parent: Optional[bytes]) -> Stream:
-    _open[run_id] = stream = Stream(parent)
+    _open[run_id] = stream = Stream(run_id, parent)
     if len(_open) > MAX_STREAMS:
         for oldest in list(_open)[: len(_open) - MAX_STREAMS]:
             gone = _open.pop(oldest, None)

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import _socket as socket  # the whole of socket takes long to import, and gevent patches it
 import errno
+import fcntl
 import itertools
 import os
 import select
@@ -75,6 +76,7 @@ class Transport:
         self._midway = False  # a turn was not finished
         self._full = False
         self._sock: Any = None
+        self._file = (0, 0)  # which one it is
         self._send: Send = lambda data, counts: errno.ENOTCONN
         self._lane: Any = None
         self._heard: list[bytes] = []  # what came and isn't understood yet
@@ -166,11 +168,11 @@ class Transport:
 
     def after_fork(self) -> None:
         """Forgets the parent's connection and its bytes: they are the parent's to send."""
-        sock = self._sock
+        sock, file = self._sock, self._file
         self._close_lane()
         self._reset()
         if sock is not None:
-            sock.close()
+            _close(sock, file)
 
     def _check_pid(self) -> None:
         if self._pid != os.getpid():  # a fork that Python was not told of, like uWSGI's
@@ -322,7 +324,7 @@ class Transport:
     def _open(self, path: str) -> bool:
         sock = None
         try:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock = _out_of_the_way(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.sndbuf)
             sock.connect(path)
@@ -334,6 +336,7 @@ class Transport:
             if send(hello, counts) or counts != [len(hello)]:
                 return False
             self._heard = []
+            self._file = _file_of(sock)
             self._send = send
             self._lane = lane
             self._sock = sock
@@ -354,7 +357,7 @@ class Transport:
         self._close_lane()
         sock, self._sock = self._sock, None
         if sock is not None:
-            sock.close()
+            _close(sock, self._file)
 
     def _close_lane(self) -> None:
         """Before its descriptor may become another file's: whoever is about to use it sees that."""
@@ -426,6 +429,35 @@ class Transport:
                 self.errors += 1
         except Exception:
             pass
+
+
+def _out_of_the_way(sock: Any) -> Any:
+    """The socket under a high number. An agent may close all descriptors, to become a daemon, say:
+    what it opens then gets the lowest numbers, and must not get what we send."""
+    for lowest in (960, 224):  # limits are 1024 at least, but 256 on some systems
+        try:
+            fd = fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD_CLOEXEC, lowest)
+        except OSError:
+            continue
+        sock.close()
+        return socket.socket(sock.family, sock.type, 0, fd)
+    return sock
+
+
+def _file_of(sock: Any) -> tuple[int, int]:
+    st = os.fstat(sock.fileno())
+    return st.st_dev, st.st_ino
+
+
+def _close(sock: Any, file: tuple[int, int]) -> None:
+    """If the agent closed it, the number may be that of a file of its own."""
+    try:
+        if _file_of(sock) == file:
+            sock.close()
+    except OSError:
+        pass
+    finally:
+        sock.detach()
 
 
 def _is_private(directory: str, uid: int) -> bool:

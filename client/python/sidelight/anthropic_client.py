@@ -84,7 +84,7 @@ class _Messages(Api):
         field, of = _DELTAS.get(get(delta, "type"), (None, None))
         piece = get(delta, field) if field else None
         if piece:
-            self.pieces.add((index, of), piece)
+            self.pieces.add((index, of), piece, of == "text")
         return bool(piece)
 
     def gathered(self) -> dict[str, Any]:

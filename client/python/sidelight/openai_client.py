@@ -107,7 +107,7 @@ class _Chat(Api):
     def _delta(self, choice: int, delta: Any) -> bool:
         text = get(delta, "content") or get(delta, "refusal")
         if text:
-            self.pieces.add(choice, text)
+            self.pieces.add(choice, text, choice == 0)
         for call in get(delta, "tool_calls") or ():
             self._call(choice, call)
             text = True
@@ -166,7 +166,8 @@ class _Completions(_Chat):
         for choice in get(chunk, "choices") or ():
             text = get(choice, "text")
             if text:
-                self.pieces.add(get(choice, "index") or 0, text)
+                index = get(choice, "index") or 0
+                self.pieces.add(index, text, index == 0)
                 found = True
         return found
 
@@ -231,7 +232,7 @@ class _Responses(Api):
         if kind in _DELTAS:
             part, delta = _DELTAS[kind], get(event, "delta")
             if part is not None and type(delta) is str:
-                self.pieces.add((part, get(event, "output_index")), delta)
+                self.pieces.add((part, get(event, "output_index")), delta, part == "text")
             return bool(delta)
         if kind in _TERMINAL:
             self.last, self.is_whole = get(event, "response"), True

@@ -231,7 +231,7 @@ def test_nothing_heavy_is_imported():
     )
     out = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True).stdout
     loaded = set(out.decode().split())
-    heavy = {"langchain_core", "asyncio", "socket", "logging", "traceback"}
+    heavy = {"langchain_core", "asyncio", "socket", "logging"}
     if _transport.Lane is not None:  # else it is what sends
         heavy.add("ctypes")
     assert loaded.isdisjoint(heavy)

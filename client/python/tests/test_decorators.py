@@ -177,6 +177,38 @@ def test_kinds_and_names(collector, kind):
     assert "input" not in seen.start("bare")
 
 
+def test_partial_methods(collector):
+    def add(self, x, y=0):
+        """Adds."""
+        return self, x, y
+
+    async def later(self, x):
+        return x
+
+    class Agent:
+        plain = functools.partialmethod(add, 1)
+        told = sidelight.tool(functools.partialmethod(add, 1))
+        named = sidelight.llm("named", team="blue")(functools.partialmethod(add, y=3))
+        shared = sidelight.tool(functools.partialmethod(classmethod(lambda cls, x: (cls, x)), 4))
+        waits = sidelight.tool(functools.partialmethod(later, 5))
+        twice = sidelight.tool(functools.partialmethod(functools.partialmethod(add, 1), 6))
+        of_an_object = sidelight.tool(functools.partialmethod(functools.partial(add), 7))
+
+    agent = Agent()
+    assert agent.told(2) == agent.plain(2) == (agent, 1, 2)
+    assert agent.named(2) == (agent, 2, 3)
+    assert agent.shared() == Agent.shared() == (Agent, 4)
+    assert asyncio.run(agent.waits()) == 5
+    assert agent.twice() == (agent, 1, 6)
+    assert agent.of_an_object() == (agent, 7, 0)
+    messages = collector.wait_for_count(14)
+    starts = [m[4] for m in messages if m[0] == 1]
+    assert [s["name"] for s in starts[:2]] == ["add", "named"]
+    assert (starts[0]["kind"], starts[0]["input"]) == ("tool", {"x": 1, "y": 2})
+    assert (starts[1]["kind"], starts[1]["attrs"], starts[1]["input"]) == ("llm", {"team": "blue"}, {"x": 2, "y": 3})
+    assert len(starts) == 7
+
+
 def test_methods_in_either_order(collector):
     class Agent:
         @sidelight.tool

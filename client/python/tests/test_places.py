@@ -105,6 +105,26 @@ print(sidelight.environ()["TRACEPARENT"])
     assert root.trace_id in told
 
 
+def test_nothing_is_imported_once_it_works(collector):
+    """A child that is forked while another thread imports never gets the lock of that."""
+    code = """
+import sys, sidelight
+def work():
+    try:
+        with sidelight.span("failing"):
+            raise ValueError("no")
+    except ValueError: pass
+before = set(sys.modules)
+work()
+assert sidelight.flush(5)
+print(sorted(set(sys.modules) - before))
+"""
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert out.stdout == b"[]\n"
+    (end,) = [m[4] for m in collector.wait_for_count(2) if m[0] == 2]
+    assert end["error"]["stack"].endswith("ValueError: no\n")
+
+
 def test_what_the_process_was_told_is_read_once(fresh, monkeypatch):
     monkeypatch.setenv("TRACEPARENT", GIVEN)
     with sidelight.span("root") as root:

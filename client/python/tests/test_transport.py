@@ -409,6 +409,44 @@ def frames_of(data):
     return messages
 
 
+def descriptor(transport):
+    return transport._sock.fileno()
+
+
+def test_what_closes_descriptors_gets_none_of_our_bytes(transport, recorder):
+    """What is opened after that gets the lowest numbers."""
+    emit(transport, 1)
+    os.close(descriptor(transport))
+    theirs = [end for _ in range(8) for end in socket.socketpair()]
+    for i in range(2, 5):
+        emit(transport, i)
+    assert transport.flush(5) in (True, False)  # the first one may have been lost
+    assert names(recorder.messages)[-3:] == ["e2", "e3", "e4"]
+    for end in theirs:
+        end.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            end.recv(1)
+    for end in theirs:
+        end.close()
+
+
+@pytest.mark.parametrize("ending", ["emit", "close", "after_fork"])
+def test_a_file_with_our_number_stays_open(transport, recorder, tmp_path, ending):
+    emit(transport, 1)
+    fd = descriptor(transport)
+    with open(tmp_path / "theirs", "wb") as file:
+        os.dup2(file.fileno(), fd)
+    if ending == "emit":
+        emit(transport, 2)
+        assert transport.flush(5) in (True, False)
+        assert names(recorder.messages)[-1] == "e2"
+    else:
+        getattr(transport, ending)()
+    gc.collect()
+    assert os.fstat(fd).st_size == 0
+    os.close(fd)
+
+
 def test_a_stopped_collector_never_blocks_and_hears_what_it_missed(transport):
     transport.limit = 200_000
     reader = subprocess.Popen([sys.executable, "-c", STOPPED_READER, transport.path], stdout=subprocess.PIPE)

@@ -1,0 +1,46 @@
+'use strict';
+
+const clock = require('./clock.js');
+const { runEvent } = require('./core.js');
+
+const FIRST_MS = 100; // after its first piece an answer is told for the first time,
+const LONGEST_MS = 1000; // then after twice as long each time, up to this
+
+/** What an answer has said since the collector was last told, which keeps it in case that we are
+ * killed before the answer's end. There is no timer: whoever adds to it looks whether it is due. */
+class News {
+  constructor() {
+    this.said = '';
+    this.told = 0; // bytes
+    this.wait = FIRST_MS;
+    this.due = Infinity;
+  }
+
+  /** The first piece is there. */
+  begin() {
+    this.due = clock.ms() + FIRST_MS;
+  }
+
+  add(piece) {
+    if (typeof piece === 'string') this.said += piece;
+  }
+
+  /** Tells it if it is due; the tokens are those of the whole answer. */
+  look(id, tokens) {
+    const now = clock.ms();
+    if (now < this.due) return;
+    this.wait = Math.min(2 * this.wait, LONGEST_MS);
+    this.due = now + this.wait;
+    const attrs = {};
+    if (this.said) {
+      attrs.text = this.said;
+      attrs.at = this.told;
+      this.told += Buffer.byteLength(this.said);
+      this.said = '';
+    }
+    if (tokens > 0) attrs.tokens = tokens;
+    runEvent(id, 'partial_output', attrs);
+  }
+}
+
+module.exports = { News };
