@@ -89,18 +89,18 @@ static bool send_start(struct call *c)
 {
 	PyObject *parent_id = call_get(c->kwargs, PARENT_RUN_ID);
 	PyObject *parent = call_is_none(parent_id) ? NULL : call_id(c, parent_id);
-	PyObject *within = place_parent(c, parent);
+	bool sent = false;
 
-	c->odd = c->odd || !place_can_open(c, within);
-	if (c->metadata)
-		context(c, c->metadata, !parent);
-	c->field[START_PARENT] = within;
-	c->field[START_TAGS] = call_get(c->kwargs, TAGS);
-	c->field[START_ATTRS] = c->attrs;
-	bool sent = !c->odd && lane_report(c->lane, 1, c->run_id, c->field);
+	if (!c->odd && place_can_open(c, parent)) {
+		if (c->metadata)
+			context(c, c->metadata, !parent);
+		c->field[START_PARENT] = parent;
+		c->field[START_TAGS] = call_get(c->kwargs, TAGS);
+		c->field[START_ATTRS] = c->attrs;
+		sent = !c->odd && lane_report(c->lane, 1, c->run_id, c->field);
+	}
 	if (sent)
-		place_open(c, parent, within);
-	Py_XDECREF(within);
+		place_open(c, parent);
 	Py_XDECREF(parent);
 	return sent;
 }

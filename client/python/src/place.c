@@ -7,24 +7,23 @@ static PyObject *runs, *ended;
 static PyTypeObject *open_run, *run_class;
 static Py_ssize_t max_runs, max_above, max_ended;
 
-/* The innermost span() that is open here, as _api._open_run() finds it. Owned; NULL: none. */
-static PyObject *open_run_here(struct call *c)
+/* The innermost span() that is open here, as _api._open_run() finds it. Owned; None without one, or
+ * something else where that can't be told. */
+static PyObject *open_run_here(void)
 {
 	PyObject *run = PyObject_CallMethodObjArgs(current, call_words[GET], NULL);
 
-	while (run && run != Py_None && Py_TYPE(run) == open_run) {
+	while (run && Py_TYPE(run) == open_run) {
 		PyObject *token = PyObject_GetAttr(run, call_words[TOKEN]);
 		bool is_open = token && token != Py_None;
 		Py_XDECREF(token);
 		if (is_open)
-			return run;
+			break;
 		PyObject *around = PyObject_GetAttr(run, call_words[AROUND]);
 		Py_DECREF(run);
 		run = around;
 	}
-	c->odd = c->odd || run != Py_None;
-	Py_XDECREF(run);
-	return NULL;
+	return run;
 }
 
 /* Whether the code that runs here is part of a LangChain run, which a root of its own is then
@@ -49,22 +48,19 @@ static bool is_same_id(PyObject *a, PyObject *b)
 	       PyObject_RichCompareBool(a, b, Py_EQ) == 1;
 }
 
-PyObject *place_parent(struct call *c, PyObject *langchain)
+/* Whether a span() is, or may be, between the run and what LangChain puts it under. */
+static bool is_in_span(PyObject *parent)
 {
-	PyObject *run = open_run_here(c);
-	PyObject *outer = run ? PyObject_GetAttr(run, call_words[OUTER]) : NULL;
-	PyObject *parent = langchain;
+	PyObject *run = open_run_here();
+	bool is_span = run && Py_TYPE(run) == open_run;
+	PyObject *outer = is_span ? PyObject_GetAttr(run, call_words[OUTER]) : NULL;
+	bool between = run != Py_None;
 
-	Py_XINCREF(parent);
-	if (outer && (langchain ? is_same_id(outer, langchain) : outer == Py_None)) {
-		Py_XDECREF(parent);
-		parent = PyObject_GetAttr(run, call_words[ID]);
-		// What is not in the table begins in the trace of that run: see _api.place().
-		c->odd = c->odd || !parent || PyDict_Contains(above, parent) != 1;
-	}
+	if (outer)
+		between = parent ? is_same_id(outer, parent) : outer == Py_None;
 	Py_XDECREF(outer);
 	Py_XDECREF(run);
-	return parent;
+	return between;
 }
 
 /* A root is a part of nothing else, unless this process was told so. */
@@ -77,22 +73,24 @@ static bool has_no_trace_to_join(void)
 	       !is_inside_langchain();
 }
 
-bool place_can_open(struct call *c, bool has_parent)
+bool place_can_open(struct call *c, PyObject *parent)
 {
 	return PyDict_Contains(runs, c->run_id) == 0 && PyDict_Size(runs) < max_runs &&
-	       PyDict_Size(above) < max_above && (has_parent || has_no_trace_to_join());
+	       PyDict_Size(above) < max_above && !is_in_span(parent) &&
+	       (parent || has_no_trace_to_join());
 }
 
-void place_open(struct call *c, PyObject *parent, PyObject *within)
+void place_open(struct call *c, PyObject *parent)
 {
 	allocfunc alloc = (allocfunc)PyType_GetSlot(run_class, Py_tp_alloc);
 	PyObject *run = alloc(run_class, 0);
 	PyObject *owner = PyLong_FromVoidPtr(c->self);
+	PyObject *over = parent ? parent : Py_None;
 	bool done = run && owner && PyObject_SetAttr(run, call_words[OWNER], owner) == 0 &&
-	            PyObject_SetAttr(run, call_words[PARENT], parent ? parent : Py_None) == 0 &&
+	            PyObject_SetAttr(run, call_words[PARENT], over) == 0 &&
 	            PyObject_SetAttr(run, call_words[STREAM], Py_None) == 0 &&
 	            PyDict_SetItem(runs, c->run_id, run) == 0 &&
-	            PyDict_SetItem(above, c->run_id, within ? within : Py_None) == 0;
+	            PyDict_SetItem(above, c->run_id, over) == 0;
 
 	(void)done; // without memory, its end is still reported: as that of a run unknown here
 	Py_XDECREF(owner);

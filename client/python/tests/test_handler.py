@@ -1,8 +1,10 @@
 """What LangChain tells a handler: the part in C and the Python beside it report the same of it."""
 
 import contextlib
+import itertools
 import random
 import sys
+import types
 import uuid
 
 import pytest
@@ -16,6 +18,7 @@ langchain = pytest.importorskip("sidelight.langchain")
 
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage  # noqa: E402
 from langchain_core.outputs import ChatGeneration, Generation, LLMResult  # noqa: E402
+from langchain_core.runnables.config import var_child_runnable_config  # noqa: E402
 
 
 class Text(str):
@@ -229,6 +232,79 @@ def test_both_ways_report_the_same(tmp_path, monkeypatch, calls):
     by_c = report("fast", tmp_path / "c.sock", monkeypatch, calls)
     by_python = report("python", tmp_path / "p.sock", monkeypatch, calls)
     assert by_c == by_python
+
+
+# Where it is called: within a span(), or in code that a LangChain run is around.
+
+
+class Around:
+    def __init__(self, handler, monkeypatch):
+        ids = itertools.count(1 << 80)
+        monkeypatch.setattr(_api, "new_run_id", lambda: next(ids).to_bytes(16, "big"))
+        self._handler = handler
+
+    def begin(self, run, parent=None):
+        call(self._handler, *start("chain", None, {}, run=run, parent=parent, name=str(run)))
+
+    @contextlib.contextmanager
+    def inside(self, run):
+        callbacks = types.SimpleNamespace(parent_run_id=uuid.UUID(int=run))
+        token = var_child_runnable_config.set({"callbacks": callbacks})
+        yield
+        var_child_runnable_config.reset(token)
+
+
+def spanned(around):
+    with sidelight.span("s"):
+        around.begin(1)
+        around.begin(2, parent=1)
+
+
+def hidden(around):
+    around.begin(1)
+    with around.inside(1):
+        around.begin(2)
+
+
+def spanned_inside(around):
+    around.begin(1)
+    with around.inside(1):
+        with sidelight.span("s"):
+            around.begin(2, parent=1)
+            around.begin(3)
+            with around.inside(2), sidelight.span("deeper"):
+                around.begin(4, parent=2)
+                around.begin(5, parent=1)
+        around.begin(6, parent=1)
+
+
+def hidden_in_a_span(around):
+    with sidelight.span("s"):
+        around.begin(1)
+        with around.inside(1):
+            around.begin(2)
+
+
+def ended_elsewhere(around):
+    outer, inner = sidelight.span("outer"), sidelight.span("inner")
+    with outer:
+        inner.__enter__()
+    around.begin(1)
+    inner.__exit__(None, None, None)
+    around.begin(2)
+
+
+@pytest.mark.parametrize("scene", [spanned, hidden, spanned_inside, hidden_in_a_span, ended_elsewhere])
+def test_both_ways_put_it_under_the_same(tmp_path, monkeypatch, scene):
+    arrived, tables = [], []
+    for way in ("fast", "python"):
+        with by(way, tmp_path / f"{way}.sock", monkeypatch) as recorder:
+            scene(Around(sidelight.SidelightCallbackHandler(), monkeypatch))
+            assert sidelight.flush(5)
+            arrived.append([[*m[:2], *m[4:]] for m in only_runs(recorder.messages)[2:]])
+            tables.append(({key: run.parent for key, run in langchain._runs.items()}, dict(_api._above)))
+    assert arrived[0] == arrived[1]
+    assert tables[0] == tables[1]
 
 
 @pytest.mark.parametrize("calls", PLAIN.values(), ids=PLAIN)
