@@ -12,7 +12,7 @@
 
 #define CALL_WORDS(X)                                                                              \
 	X(AGENT, "agent")                                                                          \
-	X(ATTRS, "attrs")                                                                          \
+	X(ASSISTANT, "assistant")                                                                  \
 	X(CALL_DESCRIPTION, "gen_ai.tool.description")                                             \
 	X(CALL_ID, "gen_ai.tool.call.id")                                                          \
 	X(CHAIN, "chain")                                                                          \

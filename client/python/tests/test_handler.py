@@ -37,6 +37,9 @@ class Id(uuid.UUID):
     pass
 
 
+NO_ID = uuid.UUID.__new__(uuid.UUID)
+
+
 # What is called: what of a handler, its positional arguments, and its others. Runs are numbers.
 
 
@@ -157,7 +160,10 @@ ODD = {
         start("chat_model", serialized=SERIALIZED, messages=[MESSAGES]),
         end("llm", response=ANSWER),
     ],
+    "a run without a number": [start("chain", None, {}, run=NO_ID, name="x"), start("chain", None, {}, parent=NO_ID, name="x")],
     "too much": [start("chain", None, {}, 1, 2, name="x"), end("chain", {}, 1, 2)],
+    "too much at a tool's start": [start("tool", {"name": "t"}, "in", 1)],
+    "too much at a tool's end": [start("tool", {"name": "t"}, "in"), end("tool", "out", 1)],
     "a stream": [
         PLAIN["a model call"][0],
         ("on_llm_new_token", ("a",), {"run_id": 1}),
@@ -168,10 +174,18 @@ ODD = {
         start("tool", {"name": "t"}, "in"),
         end("tool", ToolMessage("broken", tool_call_id="c1", status="error")),
     ],
+    "a failed tool that says so in a text of its own": [
+        start("tool", {"name": "t"}, "in"),
+        end("tool", ToolMessage.model_construct(content="broken", status=Text("error"))),
+    ],
     "a tool that returns what is no message": [start("tool", {"name": "t"}, "in"), end("tool", {"a": 1})],
     "a message of another type": [
         start("chat_model", SERIALIZED, [[Said("x")]]),
         end("llm", answer(Said("x", usage_metadata=USAGE))),
+    ],
+    "an answer of another role": [start("chat_model", SERIALIZED, [MESSAGES]), end("llm", answer(HumanMessage("x")))],
+    "an agent with a name of its own": [
+        start("chain", None, {}, run=2, parent=1, name="inner", metadata={"lc_agent_name": Text("inner")}),
     ],
     "a completion": [
         ("on_llm_start", (SERIALIZED, ["prompt"]), {"run_id": 1, "invocation_params": ASKED}),
