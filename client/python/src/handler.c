@@ -413,7 +413,8 @@ static PyObject *slowly(PyObject *method, PyObject *self, PyObject *args, PyObje
 METHODS(AS_METHOD)
 
 #define AS_DEF(name, work)                                                                         \
-	{{#name, (PyCFunction)(void (*)(void))name, METH_VARARGS | METH_KEYWORDS, NULL},           \
+	{{#name, (PyCFunction)(void (*)(void))name, METH_VARARGS | METH_KEYWORDS,                  \
+	  #name "($self, /, *args, **kwargs)\n--\n\n"},                                            \
 	 &name##_in_python},
 
 static struct {

@@ -1,6 +1,7 @@
 """What LangChain tells a handler: the part in C and the Python beside it report the same of it."""
 
 import contextlib
+import inspect
 import itertools
 import random
 import sys
@@ -319,6 +320,13 @@ def test_both_ways_put_it_under_the_same(tmp_path, monkeypatch, scene):
             tables.append(({key: run.parent for key, run in langchain._runs.items()}, dict(_api._above)))
     assert arrived[0] == arrived[1]
     assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize("name", sorted({name for calls in PLAIN.values() for name, _, _ in calls}))
+def test_a_method_has_a_signature(name):
+    handler = sidelight.SidelightCallbackHandler()
+    assert inspect.signature(getattr(handler, name)).bind({}, run_id=1)
+    assert inspect.signature(getattr(type(handler), name)).bind(handler, {}, run_id=1)
 
 
 @pytest.mark.parametrize("calls", PLAIN.values(), ids=PLAIN)
