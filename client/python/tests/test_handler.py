@@ -35,7 +35,7 @@ class Said(AIMessage):
 
 
 class Id(uuid.UUID):
-    pass
+    bytes = b"an id of its own"
 
 
 NO_ID = uuid.UUID.__new__(uuid.UUID)
@@ -253,13 +253,16 @@ def test_both_ways_report_the_same(tmp_path, monkeypatch, calls):
 
 
 class Around:
-    def __init__(self, handler, monkeypatch):
+    def __init__(self, monkeypatch):
         ids = itertools.count(1 << 80)
         monkeypatch.setattr(_api, "new_run_id", lambda: next(ids).to_bytes(16, "big"))
-        self._handler = handler
+        self._handlers = [sidelight.SidelightCallbackHandler() for _ in range(2)]
 
-    def begin(self, run, parent=None):
-        call(self._handler, *start("chain", None, {}, run=run, parent=parent, name=str(run)))
+    def begin(self, run, parent=None, handler=0):
+        call(self._handlers[handler], *start("chain", None, {}, run=run, parent=parent, name=str(handler)))
+
+    def end(self, run, handler=0):
+        call(self._handlers[handler], *end("chain", handler, run=run))
 
     @contextlib.contextmanager
     def inside(self, run):
@@ -309,17 +312,47 @@ def ended_elsewhere(around):
     around.begin(2)
 
 
-@pytest.mark.parametrize("scene", [spanned, hidden, spanned_inside, hidden_in_a_span, ended_elsewhere])
+def under_another_process(around):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_api, "_inherited", (f"00-{1:032x}-{2:016x}-01", f"{1:032x}"))
+        around.begin(1)
+        around.begin(2, parent=1)
+
+
+def told_to_two(around):
+    for handler in (0, 1):
+        around.begin(1, handler=handler)
+    for handler in (1, 0, 1):
+        around.end(1, handler=handler)
+
+
+SCENES = [spanned, hidden, spanned_inside, hidden_in_a_span, ended_elsewhere, under_another_process, told_to_two]
+
+
+@pytest.mark.parametrize("scene", SCENES)
 def test_both_ways_put_it_under_the_same(tmp_path, monkeypatch, scene):
     arrived, tables = [], []
     for way in ("fast", "python"):
         with by(way, tmp_path / f"{way}.sock", monkeypatch) as recorder:
-            scene(Around(sidelight.SidelightCallbackHandler(), monkeypatch))
+            scene(Around(monkeypatch))
             assert sidelight.flush(5)
             arrived.append([[*m[:2], *m[4:]] for m in only_runs(recorder.messages)[2:]])
             tables.append(({key: run.parent for key, run in langchain._runs.items()}, dict(_api._above)))
     assert arrived[0] == arrived[1]
     assert tables[0] == tables[1]
+
+
+def test_what_is_remembered_is_bounded(tmp_path, monkeypatch):
+    with by("fast", tmp_path / "c.sock", monkeypatch):
+        handler, count = sidelight.SidelightCallbackHandler(), langchain.MAX_RUNS + 100
+        for run in range(1, count):
+            call(handler, *start("chain", None, {}, run=run, name="x"))
+        assert len(langchain._runs) <= langchain.MAX_RUNS
+        assert len(_api._above) <= _api.MAX_ABOVE
+        for run in range(count - 2 * langchain.MAX_ENDED, count):
+            call(handler, *end("chain", {}, run=run))
+        assert [len(ids) <= langchain.MAX_ENDED for ids in langchain._ended] == [True, True]
+        assert sidelight.flush(10)
 
 
 @pytest.mark.parametrize("name", sorted({name for calls in PLAIN.values() for name, _, _ in calls}))
@@ -347,7 +380,7 @@ def test_what_is_plain_runs_no_python(tmp_path, monkeypatch, calls):
 
 WORDS = [
     *("name", "id", "description", "model", "model_name", "temperature", "stop", "seed", "type", "x", "…"),
-    *("thread_id", "session_id", "user_id", "prompt_key", "ls_model_name", "ls_provider", "ls_max_tokens"),
+    *("thread_id", "session_id", "conversation_id", "user_id", "prompt_key", "ls_model_name", "ls_provider", "ls_max_tokens"),
     *("lc_agent_name", "checkpoint_ns", "finish_reason", "stop_reason", "token_usage", "usage", "messages"),
 ]
 
@@ -358,31 +391,40 @@ class Anything:
     def __init__(self, seed):
         self._random = random.Random(seed)
         self.choice = self._random.choice
+        self._open = set()
 
     def odd(self):
         made = [None, "", "x", "é", 0, 7, -1, True, False, 0.5, b"b", [], {}, (), ["a"], ("a", 1), {"a": 1}, {1: 2}]
         made += [Text("t"), Dict(a=1), "\ud800", 1 << 70, {"s"}, MESSAGES[0], Said("s"), range(3), "x" * 70_000]
         return self.choice(made)
 
+    def seldom(self):
+        return self._random.random() < 0.03
+
     def some(self, plain):
-        """Mostly what is expected."""
-        return plain if self._random.random() < 0.8 else self.odd()
+        """Mostly what is expected: about half of the calls are plain in every part."""
+        return self.odd() if self.seldom() else plain
+
+    def value(self):
+        return self.choice(["a", "b", "c", "run-1", "lc_1", "", None, True, 7, 0.5, {"x": 1}, ["y"]])
 
     def dict(self):
-        count = self._random.randrange(6)
-        made = {self.some(self.choice(WORDS)) if n == 9 else self.choice(WORDS): self.some("v") for n in range(count)}
-        if self._random.random() < 0.1:
+        count = self._random.randrange(9)
+        made = {self.choice(WORDS): self.some(self.choice("abc") if n % 3 else self.value()) for n in range(count)}
+        if self.seldom():
             made[Text(self.choice(WORDS))] = "v"
         return self.some(made)
 
     def message(self):
-        fields = {"content": self.some("said"), "type": "ai", "tool_calls": self.some(CALLS), "id": self.some("id-1")}
-        fields.update(usage_metadata=self.some(USAGE), response_metadata=self.dict(), name=self.some(None))
+        used = self.choice([None, USAGE, {"input_tokens": self._random.randrange(9)}])
+        named = self.choice(["id-1", "id-2", "lc_1", "run-1", None])
+        fields = {"content": self.some("said"), "type": "ai", "tool_calls": self.some(CALLS), "id": self.some(named)}
+        fields.update(usage_metadata=self.some(used), response_metadata=self.dict(), name=self.some(None))
         fields.update(invalid_tool_calls=self.some([]), additional_kwargs={})
         for name in ("id", "usage_metadata", "response_metadata", "tool_calls"):
-            if self._random.random() < 0.1:
+            if self.seldom():
                 del fields[name]
-        return self.choice([AIMessage, AIMessage, Said]).model_construct(**fields)
+        return (Said if self.seldom() else AIMessage).model_construct(**fields)
 
     def result(self):
         def one():
@@ -398,9 +440,11 @@ class Anything:
     def call(self):
         run = self._random.randrange(1, 12)
         more = {"run_id": self.some(run), "parent_run_id": self.choice([None, self.some(run - 1 or None)])}
-        what = self.choice(["chat_model", "llm", "chain", "chain end", "tool", "tool end"])
+        is_open = (run in self._open) != self.seldom()
+        (self._open.discard if is_open else self._open.add)(run)
+        what = self.choice(["llm", "chain end", "tool end"] if is_open else ["chat_model", "chain", "tool"])
         if what in ("chat_model", "chain", "tool"):
-            more.update(tags=self.some(["a"]), metadata=self.dict(), name=self.some("name"))
+            more.update(tags=self.some(["a"]), metadata=self.dict(), name=self.some(self.choice(["a", "LangGraph", None])))
         if what == "chat_model":
             return "on_chat_model_start", (self.dict(), self.some([self.conversation()])), {**more, "invocation_params": self.dict()}
         if what == "llm":
@@ -410,8 +454,9 @@ class Anything:
         if what == "chain end":
             return "on_chain_end", (self.some({"messages": self.some(self.conversation())}),), more
         if what == "tool":
-            return "on_tool_start", (self.dict(), self.some("in")), {**more, "inputs": self.dict(), "tool_call_id": self.some("c")}
-        return "on_tool_end", (self.some(ToolMessage.model_construct(content=self.some("x"), status=self.some("success"))),), more
+            more.update(inputs=self.choice([None, self.dict()]), tool_call_id=self.some(self.choice(["c", None, ""])))
+            return "on_tool_start", (self.dict(), self.some("in")), more
+        return "on_tool_end", (self.some(ToolMessage.model_construct(content=self.some("x"), status=self.some(self.choice(["success", "error"])))),), more
 
 
 @pytest.mark.parametrize("seed", range(6))
