@@ -1,7 +1,8 @@
 /* place.c - see place.h. */
 #include "place.h"
 
-static PyObject *api; // the globals of _api.py
+static PyObject *modules; // sys.modules, kept: asking for it very late at exit is fatal
+static PyObject *api;     // the globals of _api.py
 static PyObject *current, *above;
 static PyObject *runs, *ended;
 static PyTypeObject *open_run, *run_class;
@@ -30,8 +31,7 @@ static PyObject *open_run_here(void)
  * put under. */
 static bool is_inside_langchain(void)
 {
-	PyObject *module =
-		PyDict_GetItemWithError(PyImport_GetModuleDict(), call_words[CONFIG_MODULE]);
+	PyObject *module = call_get(modules, CONFIG_MODULE);
 	PyObject *variable = module ? PyObject_GetAttr(module, call_words[CONFIG_VARIABLE]) : NULL;
 	PyObject *config =
 		variable ? PyObject_CallMethodObjArgs(variable, call_words[GET], NULL) : NULL;
@@ -145,6 +145,8 @@ int place_attach(PyObject *langchain, PyObject *its_api)
 {
 	Py_INCREF(its_api);
 	api = its_api;
+	modules = PyImport_GetModuleDict();
+	Py_INCREF(modules);
 	return call_take(api, "_current", &current) || call_take(api, "_above", &above) ||
 	                       call_take(api, "Run", (PyObject **)&open_run) ||
 	                       call_take(langchain, "_runs", &runs) ||

@@ -3,7 +3,9 @@
 import contextlib
 import inspect
 import itertools
+import os
 import random
+import subprocess
 import sys
 import types
 import uuid
@@ -469,3 +471,28 @@ def test_both_ways_report_the_same_of_anything(tmp_path, monkeypatch, seed):
     for one, other in zip(by_c[0], by_python[0]):
         assert one == other
     assert by_c == by_python
+
+
+def test_a_callback_after_all_else_at_exit(tmp_path):
+    code = """if True:
+        import atexit, codecs, uuid
+
+        class Last:
+            def __del__(self):
+                self.say(self.id)
+
+        def say(run_id):
+            handler.on_chain_start(None, {}, run_id=run_id, name="x")
+            handler.on_chain_end({}, run_id=run_id)
+
+        atexit.register(say, uuid.UUID(int=1))  # after the connection was closed: that opens another
+        import sidelight
+        handler, last = sidelight.SidelightCallbackHandler(), Last()
+        last.id = uuid.UUID(int=2)
+        last.say = lambda run_id, handler=handler: handler.on_chain_start(None, {}, run_id=run_id, name="x")
+        codecs.register(lambda name, last=last: None)  # kept longer than any module
+    """
+    with Recorder(tmp_path / "s.sock") as recorder:
+        environment = {**os.environ, "SIDELIGHT_SOCKET": str(tmp_path / "s.sock")}
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
+        assert only_runs(recorder.wait(lambda messages: "EOF" in messages[-1:]))[0][1] == bytes(15) + b"\x01"
