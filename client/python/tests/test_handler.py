@@ -364,18 +364,34 @@ def test_a_method_has_a_signature(name):
     assert inspect.signature(getattr(type(handler), name)).bind(handler, {}, run_id=1)
 
 
+def python_of(handler, calls):
+    """The names of the client's functions that run."""
+    called = []
+    sys.setprofile(lambda frame, what, _: what == "call" and called.append(frame.f_code))
+    try:
+        for name, args, kwargs in calls:
+            call(handler, name, args, kwargs)
+    finally:
+        sys.setprofile(None)
+    return [code.co_name for code in called if "/sidelight/" in code.co_filename]
+
+
 @pytest.mark.parametrize("calls", PLAIN.values(), ids=PLAIN)
 def test_what_is_plain_runs_no_python(tmp_path, monkeypatch, calls):
     with by("fast", tmp_path / "c.sock", monkeypatch):
-        handler, called = sidelight.SidelightCallbackHandler(), []
-        sys.setprofile(lambda frame, what, _: what == "call" and called.append(frame.f_code))
-        try:
-            for name, args, kwargs in calls:
-                call(handler, name, args, kwargs)
-        finally:
-            sys.setprofile(None)
+        assert not python_of(sidelight.SidelightCallbackHandler(), calls)
         assert sidelight.flush(5)
-    assert not [code.co_name for code in called if "/sidelight/" in code.co_filename]
+
+
+def test_runs_that_never_ended_slow_none_down(tmp_path, monkeypatch):
+    with by("fast", tmp_path / "c.sock", monkeypatch):
+        handler = sidelight.SidelightCallbackHandler()
+        for run in range(1, 2 * _api.MAX_ABOVE):
+            call(handler, *start("chain", None, {}, run=run, name="x"))
+        assert sidelight.flush(10)
+        more = [start("chain", None, {}, run=run, name="x") for run in range(1 << 20, (1 << 20) + 200)]
+        assert python_of(handler, more).count("on_chain_start") < 3
+        assert sidelight.flush(10)
 
 
 # Anything at all
