@@ -95,7 +95,7 @@ int call_init(void);
 int call_take(PyObject *module, const char *name, PyObject **ret_thing);
 
 /** The type of the runs' ids, whose instances have an `int`. */
-void call_know_ids(PyTypeObject *uuid);
+void call_know_ids(PyTypeObject *type);
 
 bool call_is_none(PyObject *value);
 

@@ -27,18 +27,19 @@ static PyObject *open_run_here(void)
 	return run;
 }
 
-/* Whether the code that runs here is part of a LangChain run, which a root of its own is then
- * put under. */
+/* Whether the code that runs here is, or may be, part of a LangChain run, which a root of its own
+ * is then put under. A module that is loaded only when it is looked into is left to Python. */
 static bool is_inside_langchain(void)
 {
 	PyObject *module = call_get(modules, CONFIG_MODULE);
-	PyObject *variable = module ? PyObject_GetAttr(module, call_words[CONFIG_VARIABLE]) : NULL;
+	PyObject *names = module && PyModule_CheckExact(module) ? PyModule_GetDict(module) : NULL;
+	PyObject *variable = call_get(names, CONFIG_VARIABLE);
+	bool is_one = variable && Py_TYPE(variable) == Py_TYPE(current);
 	PyObject *config =
-		variable ? PyObject_CallMethodObjArgs(variable, call_words[GET], NULL) : NULL;
+		is_one ? PyObject_CallMethodObjArgs(variable, call_words[GET], NULL) : NULL;
 	bool is_none_around = !module || config == Py_None;
 
 	Py_XDECREF(config);
-	Py_XDECREF(variable);
 	return !is_none_around;
 }
 

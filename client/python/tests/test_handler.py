@@ -383,6 +383,27 @@ def test_what_is_plain_runs_no_python(tmp_path, monkeypatch, calls):
         assert sidelight.flush(5)
 
 
+def test_a_module_that_is_loaded_when_it_is_looked_into(tmp_path, monkeypatch):
+    name, metadata, others = "langchain_core.runnables.config", {}, []
+    real = sys.modules[name]
+
+    class Lazy(types.ModuleType):
+        def __getattribute__(self, attribute):
+            metadata.clear()
+            others.append(f"other {len(others)}" * 50)  # where the model was, unless that is held
+            return getattr(real, attribute)
+
+    with by("fast", tmp_path / "c.sock", monkeypatch) as recorder:
+        handler = sidelight.SidelightCallbackHandler()
+        monkeypatch.setitem(sys.modules, name, Lazy(name))
+        for run in range(1, 100):
+            metadata.update(ls_model_name=f"model {run}" * 50)
+            call(handler, *start("chat_model", SERIALIZED, [MESSAGES], run=run, metadata=metadata))
+        assert sidelight.flush(5)
+        models = [message[4].get("model") for message in only_runs(recorder.messages)[2:]]
+        assert models == [f"model {run}" * 50 for run in range(1, 100)]
+
+
 def test_runs_that_never_ended_slow_none_down(tmp_path, monkeypatch):
     with by("fast", tmp_path / "c.sock", monkeypatch):
         handler = sidelight.SidelightCallbackHandler()
