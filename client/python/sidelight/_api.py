@@ -146,10 +146,8 @@ def place(run_id: RunId, fields: dict[str, Any]) -> None:
         above = trace and _Trace(trace)
     _above[run_id] = above
     if len(_above) > MAX_ABOVE:  # the oldest never ended
-        try:
-            del _above[next(iter(_above))]
-        except (RuntimeError, KeyError):
-            pass  # another thread did it
+        for oldest in list(_above)[: MAX_ABOVE // 16]:
+            _above.pop(oldest, None)
 
 
 def unplace(run_id: RunId) -> None:

@@ -12,7 +12,7 @@
 
 #define CALL_WORDS(X)                                                                              \
 	X(AGENT, "agent")                                                                          \
-	X(ATTRS, "attrs")                                                                          \
+	X(ASSISTANT, "assistant")                                                                  \
 	X(CALL_DESCRIPTION, "gen_ai.tool.description")                                             \
 	X(CALL_ID, "gen_ai.tool.call.id")                                                          \
 	X(CHAIN, "chain")                                                                          \
@@ -20,16 +20,13 @@
 	X(CONVERSATION_ID, "conversation_id")                                                      \
 	X(DESCRIPTION, "description")                                                              \
 	X(ERROR, "error")                                                                          \
-	X(FINISH, "finish")                                                                        \
 	X(FINISH_REASON, "finish_reason")                                                          \
 	X(GENERATION_INFO, "generation_info")                                                      \
 	X(GENERATIONS, "generations")                                                              \
 	X(ID, "id")                                                                                \
-	X(INPUT, "input")                                                                          \
 	X(INPUTS, "inputs")                                                                        \
 	X(INT, "int")                                                                              \
 	X(INVOCATION_PARAMS, "invocation_params")                                                  \
-	X(KIND, "kind")                                                                            \
 	X(LANGGRAPH, "LangGraph")                                                                  \
 	X(LC_AGENT_NAME, "lc_agent_name")                                                          \
 	X(LLM, "llm")                                                                              \
@@ -45,15 +42,12 @@
 	X(MODEL, "model")                                                                          \
 	X(MODEL_NAME, "model_name")                                                                \
 	X(NAME, "name")                                                                            \
-	X(OUTPUT, "output")                                                                        \
 	X(OWNER, "owner")                                                                          \
 	X(PARENT, "parent")                                                                        \
 	X(PARENT_RUN_ID, "parent_run_id")                                                          \
-	X(PROVIDER, "provider")                                                                    \
 	X(RESPONSE_ID, "gen_ai.response.id")                                                       \
 	X(RESPONSE_METADATA, "response_metadata")                                                  \
 	X(RUN_ID, "run_id")                                                                        \
-	X(SESSION, "session")                                                                      \
 	X(SESSION_ID, "session_id")                                                                \
 	X(STATUS, "status")                                                                        \
 	X(STOP_REASON, "stop_reason")                                                              \
@@ -66,7 +60,6 @@
 	X(TOOL_CALL_ID, "tool_call_id")                                                            \
 	X(USAGE, "usage")                                                                          \
 	X(USAGE_METADATA, "usage_metadata")                                                        \
-	X(USER, "user")                                                                            \
 	X(USER_ID, "user_id")                                                                      \
 	X(INHERITED, "_inherited")                                                                 \
 	X(LANE, "_lane")                                                                           \
@@ -102,7 +95,7 @@ int call_init(void);
 int call_take(PyObject *module, const char *name, PyObject **ret_thing);
 
 /** The type of the runs' ids, whose instances have an `int`. */
-void call_know_ids(PyTypeObject *uuid);
+void call_know_ids(PyTypeObject *type);
 
 bool call_is_none(PyObject *value);
 

@@ -89,18 +89,18 @@ static bool send_start(struct call *c)
 {
 	PyObject *parent_id = call_get(c->kwargs, PARENT_RUN_ID);
 	PyObject *parent = call_is_none(parent_id) ? NULL : call_id(c, parent_id);
-	PyObject *within = place_parent(c, parent);
+	bool sent = false;
 
-	c->odd = c->odd || !place_can_open(c, within);
-	if (c->metadata)
-		context(c, c->metadata, !parent);
-	c->field[START_PARENT] = within;
-	c->field[START_TAGS] = call_get(c->kwargs, TAGS);
-	c->field[START_ATTRS] = c->attrs;
-	bool sent = !c->odd && lane_report(c->lane, 1, c->run_id, c->field);
+	if (!c->odd && place_can_open(c, parent)) {
+		if (c->metadata)
+			context(c, c->metadata, !parent);
+		c->field[START_PARENT] = parent;
+		c->field[START_TAGS] = call_get(c->kwargs, TAGS);
+		c->field[START_ATTRS] = c->attrs;
+		sent = !c->odd && lane_report(c->lane, 1, c->run_id, c->field);
+	}
 	if (sent)
-		place_open(c, parent, within);
-	Py_XDECREF(within);
+		place_open(c, parent);
 	Py_XDECREF(parent);
 	return sent;
 }
@@ -164,8 +164,9 @@ static bool chain_start(struct call *c)
 	PyObject *inputs = call_argument(c, 1);
 	bool is_root = call_is_none(call_get(c->kwargs, PARENT_RUN_ID));
 	PyObject *agent = call_get(c->metadata, LC_AGENT_NAME);
-	bool is_agent = is_root || call_is_same_text(name, call_words[LANGGRAPH]) ||
-	                (call_is_true(c, name) && call_is_same_text(name, agent));
+	bool is_agent =
+		is_root || call_is_same_text(name, call_words[LANGGRAPH]) ||
+		(call_is_true(c, name) && call_is_true(c, agent) && call_is_same_text(name, agent));
 
 	c->field[START_KIND] = call_words[is_agent ? AGENT : CHAIN];
 	c->field[START_NAME] = name;
@@ -182,6 +183,8 @@ static bool tool_start(struct call *c)
 	PyObject *call_id = call_get(c->kwargs, TOOL_CALL_ID);
 	PyObject *description = call_get(call_dict(c, serialized), DESCRIPTION);
 
+	if (PyTuple_Size(c->args) > 2)
+		return false; // which Python refuses
 	call_set_attribute(c, call_words[CALL_ID], call_is_true(c, call_id) ? call_id : NULL);
 	call_set_attribute(c, call_words[CALL_DESCRIPTION],
 	                   call_is_true(c, description) ? description : NULL);
@@ -234,7 +237,9 @@ static void read_choice(struct call *c, struct answer *a, PyObject *generation)
 	PyTypeObject *type = Py_TYPE(generation);
 	PyObject *held = type == choice || type == choice_chunk ? call_held(c, generation) : NULL;
 	PyObject *message = call_get(held, MESSAGE);
-	PyObject *inside = message && pack_is_message(message) ? call_held(c, message) : NULL;
+	PyObject *role = message ? pack_role(message) : NULL;
+	PyObject *inside =
+		call_is_same_text(role, call_words[ASSISTANT]) ? call_held(c, message) : NULL;
 
 	if (!inside) {
 		c->odd = true;
@@ -332,9 +337,10 @@ static bool tool_end(struct call *c)
 {
 	PyObject *output = call_argument(c, 0);
 	PyObject *held = output && Py_TYPE(output) == tool_message ? call_held(c, output) : NULL;
+	PyObject *status = call_get(held, STATUS);
 
-	if (!output || call_id_is_late == Py_True ||
-	    call_is_same_text(call_get(held, STATUS), call_words[ERROR]))
+	if (!output || call_id_is_late == Py_True || PyTuple_Size(c->args) > 1 ||
+	    (call_is_true(c, status) && call_is_same_text(status, call_words[ERROR])))
 		return false;
 	c->odd = c->odd || (!held && !PyUnicode_CheckExact(output));
 	c->field[END_OUTPUT] = held ? call_get(held, CONTENT) : output;
@@ -408,7 +414,8 @@ static PyObject *slowly(PyObject *method, PyObject *self, PyObject *args, PyObje
 METHODS(AS_METHOD)
 
 #define AS_DEF(name, work)                                                                         \
-	{{#name, (PyCFunction)(void (*)(void))name, METH_VARARGS | METH_KEYWORDS, NULL},           \
+	{{#name, (PyCFunction)(void (*)(void))name, METH_VARARGS | METH_KEYWORDS,                  \
+	  #name "($self, /, *args, **kwargs)\n--\n\n"},                                            \
 	 &name##_in_python},
 
 static struct {

@@ -271,23 +271,23 @@ static bool put_held(struct out *o, PyObject *held, PyObject *role, int depth)
 	return true;
 }
 
-static PyObject *role_of(PyObject *message)
+PyObject *pack_role(PyObject *object)
 {
 	for (int i = 0; i < known_count; i++)
-		if (known[i].type == Py_TYPE(message))
+		if (known[i].type == Py_TYPE(object))
 			return known[i].role;
 	return NULL;
 }
 
 bool pack_is_message(PyObject *object)
 {
-	return role_of(object) != NULL;
+	return pack_role(object) != NULL;
 }
 
 /* An object of a type that pack_know() was told of; its dict is read without its own code. */
 static bool put_message(struct out *o, PyObject *message, int depth)
 {
-	PyObject *role = role_of(message);
+	PyObject *role = pack_role(message);
 	PyObject *held = role ? PyObject_GenericGetDict(message, NULL) : NULL;
 	bool done = held && PyDict_CheckExact(held) && put_held(o, held, role, depth);
 

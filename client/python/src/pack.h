@@ -23,7 +23,9 @@ int pack_init(void);
 /** Objects of this very type are LangChain's messages. False: there are too many types already. */
 bool pack_know(PyTypeObject *type, PyObject *role);
 
-/** Whether its type is one of those. */
+/** The role of an object whose type is one of those, borrowed; else NULL. */
+PyObject *pack_role(PyObject *object);
+
 bool pack_is_message(PyObject *object);
 
 /** Whether an exact dict may be searched: a key of another type may compare itself in Python. */

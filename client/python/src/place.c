@@ -1,45 +1,45 @@
 /* place.c - see place.h. */
 #include "place.h"
 
-static PyObject *api; // the globals of _api.py
+static PyObject *modules; // sys.modules, kept: asking for it very late at exit is fatal
+static PyObject *api;     // the globals of _api.py
 static PyObject *current, *above;
 static PyObject *runs, *ended;
 static PyTypeObject *open_run, *run_class;
 static Py_ssize_t max_runs, max_above, max_ended;
 
-/* The innermost span() that is open here, as _api._open_run() finds it. Owned; NULL: none. */
-static PyObject *open_run_here(struct call *c)
+/* The innermost span() that is open here, as _api._open_run() finds it. Owned; None without one, or
+ * something else where that can't be told. */
+static PyObject *open_run_here(void)
 {
 	PyObject *run = PyObject_CallMethodObjArgs(current, call_words[GET], NULL);
 
-	while (run && run != Py_None && Py_TYPE(run) == open_run) {
+	while (run && Py_TYPE(run) == open_run) {
 		PyObject *token = PyObject_GetAttr(run, call_words[TOKEN]);
 		bool is_open = token && token != Py_None;
 		Py_XDECREF(token);
 		if (is_open)
-			return run;
+			break;
 		PyObject *around = PyObject_GetAttr(run, call_words[AROUND]);
 		Py_DECREF(run);
 		run = around;
 	}
-	c->odd = c->odd || run != Py_None;
-	Py_XDECREF(run);
-	return NULL;
+	return run;
 }
 
-/* Whether the code that runs here is part of a LangChain run, which a root of its own is then
- * put under. */
+/* Whether the code that runs here is, or may be, part of a LangChain run, which a root of its own
+ * is then put under. A module that is loaded only when it is looked into is left to Python. */
 static bool is_inside_langchain(void)
 {
-	PyObject *module =
-		PyDict_GetItemWithError(PyImport_GetModuleDict(), call_words[CONFIG_MODULE]);
-	PyObject *variable = module ? PyObject_GetAttr(module, call_words[CONFIG_VARIABLE]) : NULL;
+	PyObject *module = call_get(modules, CONFIG_MODULE);
+	PyObject *names = module && PyModule_CheckExact(module) ? PyModule_GetDict(module) : NULL;
+	PyObject *variable = call_get(names, CONFIG_VARIABLE);
+	bool is_one = variable && Py_TYPE(variable) == Py_TYPE(current);
 	PyObject *config =
-		variable ? PyObject_CallMethodObjArgs(variable, call_words[GET], NULL) : NULL;
+		is_one ? PyObject_CallMethodObjArgs(variable, call_words[GET], NULL) : NULL;
 	bool is_none_around = !module || config == Py_None;
 
 	Py_XDECREF(config);
-	Py_XDECREF(variable);
 	return !is_none_around;
 }
 
@@ -49,22 +49,19 @@ static bool is_same_id(PyObject *a, PyObject *b)
 	       PyObject_RichCompareBool(a, b, Py_EQ) == 1;
 }
 
-PyObject *place_parent(struct call *c, PyObject *langchain)
+/* Whether a span() is, or may be, between the run and what LangChain puts it under. */
+static bool is_in_span(PyObject *parent)
 {
-	PyObject *run = open_run_here(c);
-	PyObject *outer = run ? PyObject_GetAttr(run, call_words[OUTER]) : NULL;
-	PyObject *parent = langchain;
+	PyObject *run = open_run_here();
+	bool is_span = run && Py_TYPE(run) == open_run;
+	PyObject *outer = is_span ? PyObject_GetAttr(run, call_words[OUTER]) : NULL;
+	bool between = run != Py_None;
 
-	Py_XINCREF(parent);
-	if (outer && (langchain ? is_same_id(outer, langchain) : outer == Py_None)) {
-		Py_XDECREF(parent);
-		parent = PyObject_GetAttr(run, call_words[ID]);
-		// What is not in the table begins in the trace of that run: see _api.place().
-		c->odd = c->odd || !parent || PyDict_Contains(above, parent) != 1;
-	}
+	if (outer)
+		between = parent ? is_same_id(outer, parent) : outer == Py_None;
 	Py_XDECREF(outer);
 	Py_XDECREF(run);
-	return parent;
+	return between;
 }
 
 /* A root is a part of nothing else, unless this process was told so. */
@@ -77,22 +74,24 @@ static bool has_no_trace_to_join(void)
 	       !is_inside_langchain();
 }
 
-bool place_can_open(struct call *c, bool has_parent)
+bool place_can_open(struct call *c, PyObject *parent)
 {
 	return PyDict_Contains(runs, c->run_id) == 0 && PyDict_Size(runs) < max_runs &&
-	       PyDict_Size(above) < max_above && (has_parent || has_no_trace_to_join());
+	       PyDict_Size(above) < max_above && !is_in_span(parent) &&
+	       (parent || has_no_trace_to_join());
 }
 
-void place_open(struct call *c, PyObject *parent, PyObject *within)
+void place_open(struct call *c, PyObject *parent)
 {
 	allocfunc alloc = (allocfunc)PyType_GetSlot(run_class, Py_tp_alloc);
 	PyObject *run = alloc(run_class, 0);
 	PyObject *owner = PyLong_FromVoidPtr(c->self);
+	PyObject *over = parent ? parent : Py_None;
 	bool done = run && owner && PyObject_SetAttr(run, call_words[OWNER], owner) == 0 &&
-	            PyObject_SetAttr(run, call_words[PARENT], parent ? parent : Py_None) == 0 &&
+	            PyObject_SetAttr(run, call_words[PARENT], over) == 0 &&
 	            PyObject_SetAttr(run, call_words[STREAM], Py_None) == 0 &&
 	            PyDict_SetItem(runs, c->run_id, run) == 0 &&
-	            PyDict_SetItem(above, c->run_id, within ? within : Py_None) == 0;
+	            PyDict_SetItem(above, c->run_id, over) == 0;
 
 	(void)done; // without memory, its end is still reported: as that of a run unknown here
 	Py_XDECREF(owner);
@@ -147,6 +146,8 @@ int place_attach(PyObject *langchain, PyObject *its_api)
 {
 	Py_INCREF(its_api);
 	api = its_api;
+	modules = PyImport_GetModuleDict();
+	Py_INCREF(modules);
 	return call_take(api, "_current", &current) || call_take(api, "_above", &above) ||
 	                       call_take(api, "Run", (PyObject **)&open_run) ||
 	                       call_take(langchain, "_runs", &runs) ||

@@ -1,8 +1,13 @@
 """What LangChain tells a handler: the part in C and the Python beside it report the same of it."""
 
 import contextlib
+import inspect
+import itertools
+import os
 import random
+import subprocess
 import sys
+import types
 import uuid
 
 import pytest
@@ -16,6 +21,7 @@ langchain = pytest.importorskip("sidelight.langchain")
 
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage  # noqa: E402
 from langchain_core.outputs import ChatGeneration, Generation, LLMResult  # noqa: E402
+from langchain_core.runnables.config import var_child_runnable_config  # noqa: E402
 
 
 class Text(str):
@@ -31,7 +37,10 @@ class Said(AIMessage):
 
 
 class Id(uuid.UUID):
-    pass
+    bytes = b"an id of its own"
+
+
+NO_ID = uuid.UUID.__new__(uuid.UUID)
 
 
 # What is called: what of a handler, its positional arguments, and its others. Runs are numbers.
@@ -154,7 +163,10 @@ ODD = {
         start("chat_model", serialized=SERIALIZED, messages=[MESSAGES]),
         end("llm", response=ANSWER),
     ],
+    "a run without a number": [start("chain", None, {}, run=NO_ID, name="x"), start("chain", None, {}, parent=NO_ID, name="x")],
     "too much": [start("chain", None, {}, 1, 2, name="x"), end("chain", {}, 1, 2)],
+    "too much at a tool's start": [start("tool", {"name": "t"}, "in", 1)],
+    "too much at a tool's end": [start("tool", {"name": "t"}, "in"), end("tool", "out", 1)],
     "a stream": [
         PLAIN["a model call"][0],
         ("on_llm_new_token", ("a",), {"run_id": 1}),
@@ -165,10 +177,18 @@ ODD = {
         start("tool", {"name": "t"}, "in"),
         end("tool", ToolMessage("broken", tool_call_id="c1", status="error")),
     ],
+    "a failed tool that says so in a text of its own": [
+        start("tool", {"name": "t"}, "in"),
+        end("tool", ToolMessage.model_construct(content="broken", status=Text("error"))),
+    ],
     "a tool that returns what is no message": [start("tool", {"name": "t"}, "in"), end("tool", {"a": 1})],
     "a message of another type": [
         start("chat_model", SERIALIZED, [[Said("x")]]),
         end("llm", answer(Said("x", usage_metadata=USAGE))),
+    ],
+    "an answer of another role": [start("chat_model", SERIALIZED, [MESSAGES]), end("llm", answer(HumanMessage("x")))],
+    "an agent with a name of its own": [
+        start("chain", None, {}, run=2, parent=1, name="inner", metadata={"lc_agent_name": Text("inner")}),
     ],
     "a completion": [
         ("on_llm_start", (SERIALIZED, ["prompt"]), {"run_id": 1, "invocation_params": ASKED}),
@@ -231,27 +251,177 @@ def test_both_ways_report_the_same(tmp_path, monkeypatch, calls):
     assert by_c == by_python
 
 
+# Where it is called: within a span(), or in code that a LangChain run is around.
+
+
+class Around:
+    def __init__(self, monkeypatch):
+        ids = itertools.count(1 << 80)
+        monkeypatch.setattr(_api, "new_run_id", lambda: next(ids).to_bytes(16, "big"))
+        self._handlers = [sidelight.SidelightCallbackHandler() for _ in range(2)]
+
+    def begin(self, run, parent=None, handler=0):
+        call(self._handlers[handler], *start("chain", None, {}, run=run, parent=parent, name=str(handler)))
+
+    def end(self, run, handler=0):
+        call(self._handlers[handler], *end("chain", handler, run=run))
+
+    @contextlib.contextmanager
+    def inside(self, run):
+        callbacks = types.SimpleNamespace(parent_run_id=uuid.UUID(int=run))
+        token = var_child_runnable_config.set({"callbacks": callbacks})
+        yield
+        var_child_runnable_config.reset(token)
+
+
+def spanned(around):
+    with sidelight.span("s"):
+        around.begin(1)
+        around.begin(2, parent=1)
+
+
+def hidden(around):
+    around.begin(1)
+    with around.inside(1):
+        around.begin(2)
+
+
+def spanned_inside(around):
+    around.begin(1)
+    with around.inside(1):
+        with sidelight.span("s"):
+            around.begin(2, parent=1)
+            around.begin(3)
+            with around.inside(2), sidelight.span("deeper"):
+                around.begin(4, parent=2)
+                around.begin(5, parent=1)
+        around.begin(6, parent=1)
+
+
+def hidden_in_a_span(around):
+    with sidelight.span("s"):
+        around.begin(1)
+        with around.inside(1):
+            around.begin(2)
+
+
+def ended_elsewhere(around):
+    outer, inner = sidelight.span("outer"), sidelight.span("inner")
+    with outer:
+        inner.__enter__()
+    around.begin(1)
+    inner.__exit__(None, None, None)
+    around.begin(2)
+
+
+def under_another_process(around):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_api, "_inherited", (f"00-{1:032x}-{2:016x}-01", f"{1:032x}"))
+        around.begin(1)
+        around.begin(2, parent=1)
+
+
+def told_to_two(around):
+    for handler in (0, 1):
+        around.begin(1, handler=handler)
+    for handler in (1, 0, 1):
+        around.end(1, handler=handler)
+
+
+SCENES = [spanned, hidden, spanned_inside, hidden_in_a_span, ended_elsewhere, under_another_process, told_to_two]
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_both_ways_put_it_under_the_same(tmp_path, monkeypatch, scene):
+    arrived, tables = [], []
+    for way in ("fast", "python"):
+        with by(way, tmp_path / f"{way}.sock", monkeypatch) as recorder:
+            scene(Around(monkeypatch))
+            assert sidelight.flush(5)
+            arrived.append([[*m[:2], *m[4:]] for m in only_runs(recorder.messages)[2:]])
+            tables.append(({key: run.parent for key, run in langchain._runs.items()}, dict(_api._above)))
+    assert arrived[0] == arrived[1]
+    assert tables[0] == tables[1]
+
+
+def test_what_is_remembered_is_bounded(tmp_path, monkeypatch):
+    with by("fast", tmp_path / "c.sock", monkeypatch):
+        handler, count = sidelight.SidelightCallbackHandler(), langchain.MAX_RUNS + 100
+        for run in range(1, count):
+            call(handler, *start("chain", None, {}, run=run, name="x"))
+        assert len(langchain._runs) <= langchain.MAX_RUNS
+        assert len(_api._above) <= _api.MAX_ABOVE
+        for run in range(count - 2 * langchain.MAX_ENDED, count):
+            call(handler, *end("chain", {}, run=run))
+        assert [len(ids) <= langchain.MAX_ENDED for ids in langchain._ended] == [True, True]
+        assert sidelight.flush(10)
+
+
+@pytest.mark.parametrize("name", sorted({name for calls in PLAIN.values() for name, _, _ in calls}))
+def test_a_method_has_a_signature(name):
+    handler = sidelight.SidelightCallbackHandler()
+    assert inspect.signature(getattr(handler, name)).bind({}, run_id=1)
+    assert inspect.signature(getattr(type(handler), name)).bind(handler, {}, run_id=1)
+
+
+def python_of(handler, calls):
+    """The names of the client's functions that run."""
+    called = []
+    sys.setprofile(lambda frame, what, _: what == "call" and called.append(frame.f_code))
+    try:
+        for name, args, kwargs in calls:
+            call(handler, name, args, kwargs)
+    finally:
+        sys.setprofile(None)
+    return [code.co_name for code in called if "/sidelight/" in code.co_filename]
+
+
 @pytest.mark.parametrize("calls", PLAIN.values(), ids=PLAIN)
 def test_what_is_plain_runs_no_python(tmp_path, monkeypatch, calls):
     if langchain._CALL_ID_IS_LATE and any(name == "on_tool_end" for name, *_ in calls):
         return  # of such a LangChain, those are left to Python
     with by("fast", tmp_path / "c.sock", monkeypatch):
-        handler, called = sidelight.SidelightCallbackHandler(), []
-        sys.setprofile(lambda frame, what, _: what == "call" and called.append(frame.f_code))
-        try:
-            for name, args, kwargs in calls:
-                call(handler, name, args, kwargs)
-        finally:
-            sys.setprofile(None)
+        assert not python_of(sidelight.SidelightCallbackHandler(), calls)
         assert sidelight.flush(5)
-    assert not [code.co_name for code in called if "/sidelight/" in code.co_filename]
+
+
+def test_a_module_that_is_loaded_when_it_is_looked_into(tmp_path, monkeypatch):
+    name, metadata, others = "langchain_core.runnables.config", {}, []
+    real = sys.modules[name]
+
+    class Lazy(types.ModuleType):
+        def __getattribute__(self, attribute):
+            metadata.clear()
+            others.append(f"other {len(others)}" * 50)  # where the model was, unless that is held
+            return getattr(real, attribute)
+
+    with by("fast", tmp_path / "c.sock", monkeypatch) as recorder:
+        handler = sidelight.SidelightCallbackHandler()
+        monkeypatch.setitem(sys.modules, name, Lazy(name))
+        for run in range(1, 100):
+            metadata.update(ls_model_name=f"model {run}" * 50)
+            call(handler, *start("chat_model", SERIALIZED, [MESSAGES], run=run, metadata=metadata))
+        assert sidelight.flush(5)
+        models = [message[4].get("model") for message in only_runs(recorder.messages)[2:]]
+        assert models == [f"model {run}" * 50 for run in range(1, 100)]
+
+
+def test_runs_that_never_ended_slow_none_down(tmp_path, monkeypatch):
+    with by("fast", tmp_path / "c.sock", monkeypatch):
+        handler = sidelight.SidelightCallbackHandler()
+        for run in range(1, 2 * _api.MAX_ABOVE):
+            call(handler, *start("chain", None, {}, run=run, name="x"))
+        assert sidelight.flush(10)
+        more = [start("chain", None, {}, run=run, name="x") for run in range(1 << 20, (1 << 20) + 200)]
+        assert python_of(handler, more).count("on_chain_start") < 3
+        assert sidelight.flush(10)
 
 
 # Anything at all
 
 WORDS = [
     *("name", "id", "description", "model", "model_name", "temperature", "stop", "seed", "type", "x", "…"),
-    *("thread_id", "session_id", "user_id", "prompt_key", "ls_model_name", "ls_provider", "ls_max_tokens"),
+    *("thread_id", "session_id", "conversation_id", "user_id", "prompt_key", "ls_model_name", "ls_provider", "ls_max_tokens"),
     *("lc_agent_name", "checkpoint_ns", "finish_reason", "stop_reason", "token_usage", "usage", "messages"),
 ]
 
@@ -262,31 +432,40 @@ class Anything:
     def __init__(self, seed):
         self._random = random.Random(seed)
         self.choice = self._random.choice
+        self._open = set()
 
     def odd(self):
         made = [None, "", "x", "é", 0, 7, -1, True, False, 0.5, b"b", [], {}, (), ["a"], ("a", 1), {"a": 1}, {1: 2}]
         made += [Text("t"), Dict(a=1), "\ud800", 1 << 70, {"s"}, MESSAGES[0], Said("s"), range(3), "x" * 70_000]
         return self.choice(made)
 
+    def seldom(self):
+        return self._random.random() < 0.03
+
     def some(self, plain):
-        """Mostly what is expected."""
-        return plain if self._random.random() < 0.8 else self.odd()
+        """Mostly what is expected: about half of the calls are plain in every part."""
+        return self.odd() if self.seldom() else plain
+
+    def value(self):
+        return self.choice(["a", "b", "c", "run-1", "lc_1", "", None, True, 7, 0.5, {"x": 1}, ["y"]])
 
     def dict(self):
-        count = self._random.randrange(6)
-        made = {self.some(self.choice(WORDS)) if n == 9 else self.choice(WORDS): self.some("v") for n in range(count)}
-        if self._random.random() < 0.1:
+        count = self._random.randrange(9)
+        made = {self.choice(WORDS): self.some(self.choice("abc") if n % 3 else self.value()) for n in range(count)}
+        if self.seldom():
             made[Text(self.choice(WORDS))] = "v"
         return self.some(made)
 
     def message(self):
-        fields = {"content": self.some("said"), "type": "ai", "tool_calls": self.some(CALLS), "id": self.some("id-1")}
-        fields.update(usage_metadata=self.some(USAGE), response_metadata=self.dict(), name=self.some(None))
+        used = self.choice([None, USAGE, {"input_tokens": self._random.randrange(9)}])
+        named = self.choice(["id-1", "id-2", "lc_1", "run-1", None])
+        fields = {"content": self.some("said"), "type": "ai", "tool_calls": self.some(CALLS), "id": self.some(named)}
+        fields.update(usage_metadata=self.some(used), response_metadata=self.dict(), name=self.some(None))
         fields.update(invalid_tool_calls=self.some([]), additional_kwargs={})
         for name in ("id", "usage_metadata", "response_metadata", "tool_calls"):
-            if self._random.random() < 0.1:
+            if self.seldom():
                 del fields[name]
-        return self.choice([AIMessage, AIMessage, Said]).model_construct(**fields)
+        return (Said if self.seldom() else AIMessage).model_construct(**fields)
 
     def result(self):
         def one():
@@ -302,9 +481,11 @@ class Anything:
     def call(self):
         run = self._random.randrange(1, 12)
         more = {"run_id": self.some(run), "parent_run_id": self.choice([None, self.some(run - 1 or None)])}
-        what = self.choice(["chat_model", "llm", "chain", "chain end", "tool", "tool end"])
+        is_open = (run in self._open) != self.seldom()
+        (self._open.discard if is_open else self._open.add)(run)
+        what = self.choice(["llm", "chain end", "tool end"] if is_open else ["chat_model", "chain", "tool"])
         if what in ("chat_model", "chain", "tool"):
-            more.update(tags=self.some(["a"]), metadata=self.dict(), name=self.some("name"))
+            more.update(tags=self.some(["a"]), metadata=self.dict(), name=self.some(self.choice(["a", "LangGraph", None])))
         if what == "chat_model":
             return "on_chat_model_start", (self.dict(), self.some([self.conversation()])), {**more, "invocation_params": self.dict()}
         if what == "llm":
@@ -314,8 +495,9 @@ class Anything:
         if what == "chain end":
             return "on_chain_end", (self.some({"messages": self.some(self.conversation())}),), more
         if what == "tool":
-            return "on_tool_start", (self.dict(), self.some("in")), {**more, "inputs": self.dict(), "tool_call_id": self.some("c")}
-        return "on_tool_end", (self.some(ToolMessage.model_construct(content=self.some("x"), status=self.some("success"))),), more
+            more.update(inputs=self.choice([None, self.dict()]), tool_call_id=self.some(self.choice(["c", None, ""])))
+            return "on_tool_start", (self.dict(), self.some("in")), more
+        return "on_tool_end", (self.some(ToolMessage.model_construct(content=self.some("x"), status=self.some(self.choice(["success", "error"])))),), more
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -328,3 +510,28 @@ def test_both_ways_report_the_same_of_anything(tmp_path, monkeypatch, seed):
     for one, other in zip(by_c[0], by_python[0]):
         assert one == other
     assert by_c == by_python
+
+
+def test_a_callback_after_all_else_at_exit(tmp_path):
+    code = """if True:
+        import atexit, codecs, uuid
+
+        class Last:
+            def __del__(self):
+                self.say(self.id)
+
+        def say(run_id):
+            handler.on_chain_start(None, {}, run_id=run_id, name="x")
+            handler.on_chain_end({}, run_id=run_id)
+
+        atexit.register(say, uuid.UUID(int=1))  # after the connection was closed: that opens another
+        import sidelight
+        handler, last = sidelight.SidelightCallbackHandler(), Last()
+        last.id = uuid.UUID(int=2)
+        last.say = lambda run_id, handler=handler: handler.on_chain_start(None, {}, run_id=run_id, name="x")
+        codecs.register(lambda name, last=last: None)  # kept longer than any module
+    """
+    with Recorder(tmp_path / "s.sock") as recorder:
+        environment = {**os.environ, "SIDELIGHT_SOCKET": str(tmp_path / "s.sock")}
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
+        assert only_runs(recorder.wait(lambda messages: "EOF" in messages[-1:]))[0][1] == bytes(15) + b"\x01"

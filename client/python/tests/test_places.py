@@ -181,7 +181,7 @@ def test_runs_that_a_framework_reports(fresh):
 def test_runs_of_a_framework_that_never_end_are_forgotten(fresh):
     for number in range(1, 10_000):
         _api.start_run(number.to_bytes(16, "big"))
-    assert len(_api._above) == _api.MAX_ABOVE
+    assert _api.MAX_ABOVE * 15 // 16 <= len(_api._above) <= _api.MAX_ABOVE
     assert (9_999).to_bytes(16, "big") in _api._above
     _api._above.clear()
 
