@@ -108,10 +108,10 @@ class Teller:
 
     def pieces_of(self, text):
         count = 0
-        while text:
+        while text and count < len(self.heard):
             text = text[len(self.heard[count][1]) :]
             count += 1
-        return count
+        return count + bool(text)
 
 
 @pytest.fixture
@@ -136,6 +136,12 @@ def output(span):
     return "".join(part["content"] for part in message["parts"])
 
 
+def is_what_was_heard(said, heard):
+    """A piece is told before the agent gets it, so there may be one more."""
+    more = said[len(heard) :]
+    return len(more) < 20 and (heard + more).startswith(said)
+
+
 @pytest.mark.parametrize("kind", AGENTS)
 def test_a_killed_agent_has_said_what_it_heard(daemon, apis, tellers, kind):  # noqa: F811
     running = daemon()
@@ -144,7 +150,8 @@ def test_a_killed_agent_has_said_what_it_heard(daemon, apis, tellers, kind):  # 
     heard, early = teller.kill()
     (span,) = ended(running)
     said, attributes = output(span), span["attributes"]
-    assert heard.startswith(said) and len(said) >= len(early) > 100
+    assert is_what_was_heard(said, heard)
+    assert len(said) >= len(early) > 100
     assert attributes["sidelight.partial_output"] is True
     assert span["status"]["code"] == "error"
     assert attributes["error.type"] == "process_lost" and attributes["sidelight.evidence"]
@@ -174,7 +181,7 @@ def test_the_daemon_is_killed_as_well(daemon, apis, tellers, kind):  # noqa: F81
     heard, _ = teller.kill()
     (span,) = ended(running)
     said = output(span)
-    assert heard.startswith(said) and len(said) >= len(before) > 50
+    assert is_what_was_heard(said, heard) and len(said) >= len(before) > 50
     assert span["attributes"]["sidelight.usage.estimated"] is True
     # Of what was on its way to the first daemon nothing is known: then the text ends there, and says so.
     if len(said) < len(before) + 100:
