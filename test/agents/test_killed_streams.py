@@ -31,7 +31,7 @@ AGENTS = {
 from langchain_openai import ChatOpenAI
 sidelight.install(only=["langchain"])
 for chunk in ChatOpenAI(model="gpt-4o", base_url=url, api_key="x").stream("an endless story"):
-    say(chunk.text)
+    say(chunk.content)
 """,
     "openai": """
 import openai
