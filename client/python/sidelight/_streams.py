@@ -21,29 +21,44 @@ class News:
     """What an answer has said since the collector was last told, which keeps it in case that we are
     killed before the answer's end. There is no timer: whoever adds to it looks whether it is due."""
 
-    __slots__ = ("pieces", "due", "_wait", "_told")
+    __slots__ = ("pieces", "due", "_wait", "_came", "_told")
 
     def __init__(self) -> None:
         self.pieces: list[str] = []
-        self._told = 0  # bytes
+        self._came = self._told = 0  # bytes
         self.begin()
 
     def begin(self) -> None:
         self._wait = FIRST_WORD
         self.due = monotonic() + FIRST_WORD
 
+    def add(self, piece: str, size: int) -> None:
+        """The size is in bytes. What comes faster than it can be told is left out, which the next
+        one's place says."""
+        if self._came - self._told < MAX_ANSWER:
+            self.pieces.append(piece)
+        self._came += size
+
     def tell(self, run_id: bytes, tokens: int = 0) -> None:
         """The tokens are those of the whole answer."""
-        attrs: dict[str, Any] = {}
-        if self.pieces:
-            text, self.pieces = "".join(self.pieces), []
-            attrs["text"], attrs["at"] = text, self._told
-            self._told += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
-        if tokens:
-            attrs["tokens"] = tokens
         self._wait = min(2 * self._wait, LONGEST_WORD)
         self.due = monotonic() + self._wait
+        attrs: dict[str, Any] = {}
+        if self.pieces:
+            attrs["text"], attrs["at"] = "".join(self.pieces), self._told
+            self.forget()
+        if tokens:
+            attrs["tokens"] = tokens
         run_event(run_id, "partial_output", attrs)
+
+    def forget(self) -> None:
+        self.pieces = []
+        self._told = self._came
+
+
+def size_of(piece: str) -> int:
+    """In bytes, as it travels."""
+    return len(piece) if piece.isascii() else len(piece.encode("utf-8", "replace"))
 
 
 class Stream:
@@ -62,7 +77,7 @@ class Stream:
         self._characters = 0
 
     def add(self, piece: str) -> None:
-        size = len(piece) if piece.isascii() else len(piece.encode("utf-8", "replace"))
+        size = size_of(piece)
         self._characters += len(piece)
         self._bytes += size
         if self._bytes == self._kept + size <= MAX_ANSWER:  # nothing is missing so far
@@ -71,7 +86,7 @@ class Stream:
             if len(self._pieces) > _LOOSE:
                 self._pieces = ["".join(self._pieces)]
         news = self._news
-        news.pieces.append(piece)
+        news.add(piece, size)
         if monotonic() >= news.due:
             news.tell(self._id, self._tokens())
 
@@ -86,7 +101,7 @@ class Stream:
 
     def forget(self) -> None:
         self._pieces = []
-        self._news.pieces = []
+        self._news.forget()
         self._kept = 0
 
     def complete(self, fields: dict[str, Any]) -> None:
