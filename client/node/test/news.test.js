@@ -62,6 +62,33 @@ test('a short answer is not told', async () => {
   assert.deepEqual(await told(), []);
 });
 
+test('what comes faster than it is told is bounded, and what is missing shows', async () => {
+  let now = 5000;
+  clock.ms = () => now;
+  const news = new News();
+  news.begin();
+  for (let i = 0; i < 100_000; i++) news.add('é'.repeat(50));
+  assert.ok(news.said.length < 66_000);
+  for (const piece of ['y', 'z']) {
+    now += 1000;
+    news.look(ID);
+    news.add(piece);
+  }
+  now += 1000;
+  news.look(ID);
+  assert.deepEqual((await told()).map(({ at }) => at), [0, 10_000_000, 10_000_001]);
+});
+
+test('nothing is told of what is no text', async () => {
+  let now = 5000;
+  clock.ms = () => now;
+  const model = sidelight.llm(function* model() {
+    for (let i = 0; i < 5; i++, now += 1000) yield { i };
+  });
+  assert.equal([...model()].length, 5);
+  assert.deepEqual(await told(), []);
+});
+
 test('only the text of the first choice is', () => {
   const stream = new chat.Stream();
   stream.add({ choices: [{ index: 0, delta: { content: 'one ' } }, { index: 1, delta: { content: 'other' } }] });
