@@ -210,7 +210,9 @@ const struct event *said_complete(struct runs *r, const struct run *run, const s
 
 uint64_t said_cut(const struct run *run)
 {
-	return run->said->full > run->said->text.len ? run->said->full : 0;
+	uint64_t full = run->said->full < INT64_MAX ? run->said->full : INT64_MAX;
+
+	return full > run->said->text.len ? full : 0;
 }
 
 /* --- to the store and back --- */
