@@ -21,11 +21,11 @@ class News:
     """What an answer has said since the collector was last told, which keeps it in case that we are
     killed before the answer's end. There is no timer: whoever adds to it looks whether it is due."""
 
-    __slots__ = ("pieces", "due", "_wait", "_came", "_told")
+    __slots__ = ("pieces", "came", "due", "_wait", "_told")
 
     def __init__(self) -> None:
         self.pieces: list[str] = []
-        self._came = self._told = 0  # bytes
+        self.came = self._told = 0  # bytes, also of what was left out
         self.begin()
 
     def begin(self) -> None:
@@ -35,9 +35,9 @@ class News:
     def add(self, piece: str, size: int) -> None:
         """The size is in bytes. What comes faster than it can be told is left out, which the next
         one's place says."""
-        if self._came - self._told < MAX_ANSWER:
+        if self.came - self._told < MAX_ANSWER:
             self.pieces.append(piece)
-        self._came += size
+        self.came += size
 
     def tell(self, run_id: bytes, tokens: int = 0) -> None:
         """The tokens are those of the whole answer."""
@@ -53,7 +53,7 @@ class News:
 
     def forget(self) -> None:
         self.pieces = []
-        self._told = self._came
+        self._told = self.came
 
 
 def size_of(piece: str) -> int:
@@ -64,7 +64,7 @@ def size_of(piece: str) -> int:
 class Stream:
     """One answer so far."""
 
-    __slots__ = ("parent", "chunks", "_id", "_news", "_pieces", "_kept", "_bytes", "_characters")
+    __slots__ = ("parent", "chunks", "_id", "_news", "_pieces", "_kept", "_characters")
 
     def __init__(self, run_id: bytes, parent: Optional[bytes]) -> None:
         self.parent = parent
@@ -73,19 +73,17 @@ class Stream:
         self.chunks = 0
         self._pieces: list[str] = []
         self._kept = 0
-        self._bytes = 0
         self._characters = 0
 
     def add(self, piece: str) -> None:
-        size = size_of(piece)
+        size = len(piece) if piece.isascii() else size_of(piece)
         self._characters += len(piece)
-        self._bytes += size
-        if self._bytes == self._kept + size <= MAX_ANSWER:  # nothing is missing so far
+        news = self._news
+        if news.came == self._kept <= MAX_ANSWER - size:  # nothing is missing so far
             self._kept += size
             self._pieces.append(piece)
             if len(self._pieces) > _LOOSE:
                 self._pieces = ["".join(self._pieces)]
-        news = self._news
         news.add(piece, size)
         if monotonic() >= news.due:
             news.tell(self._id, self._tokens())
@@ -108,8 +106,8 @@ class Stream:
         """Adds to the fields of an end what they lack, of an answer that was cut off."""
         if "output" not in fields and self._kept:
             fields["output"] = [{"role": "assistant", "content": "".join(self._pieces)}]
-            if self._kept < self._bytes:
-                fields.setdefault("attrs", {})["sidelight.cut"] = {"output": self._bytes}
+            if self._kept < self._news.came:
+                fields.setdefault("attrs", {})["sidelight.cut"] = {"output": self._news.came}
         if not fields.get("usage") and self._characters:
             fields["usage"] = {"output_tokens": self._tokens(), "sidelight.estimated": True}
 
