@@ -21,6 +21,7 @@
 #define CAP_EVENTS_PER_RUN 128u           // span events, as OTEL_SPAN_EVENT_COUNT_LIMIT
 #define CAP_CONNECTIONS 1024u             // ingest.max_connections
 #define CAP_OPEN_RUNS 100000u             // the oldest is given up first
+#define CAP_SAID (64u * MIB)              // what the answers of open runs have said so far
 #define CAP_CLOSED_RUNS 32768u            // remembered against late duplicates
 #define CAP_BATCH (4u * MIB)              // bytes gathered for one commit before reading stops
 #define CAP_BLOCK (64u * KIB)             // a block of the log is closed at this size

@@ -8,7 +8,8 @@
  * What a start says is encoded at once and kept until the run has ended: in memory until the next
  * commit, then in the store. So memory is bounded by the number of open runs, not by their
  * prompts, and past max_open or max_open_bytes the oldest run is given up first. What an answer
- * has said so far stays in memory as well, within max_open_bytes; past it, what comes is left out.
+ * has said so far stays in memory as well, within max_said_bytes and max_open_bytes; past them,
+ * what comes is left out.
  *
  * No I/O and no clock in here: the caller brings the time, and a sink takes what comes out.
  */
@@ -109,6 +110,7 @@ struct runs_options {
 	size_t max_frame; // bytes
 	unsigned max_open;
 	uint64_t max_open_bytes; // of what they keep, in memory and in the store; 0: no bound
+	uint64_t max_said_bytes; // of them, what answers have said so far; 0: no bound
 	struct stats *stats;     // borrowed
 	struct metrics *metrics; // borrowed
 	const struct price_list *prices; // borrowed; NULL: none

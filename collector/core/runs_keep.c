@@ -82,8 +82,10 @@ static int get_stored(struct runs *r, const struct run *run, struct run_bytes *r
 	int rc = r->o.sink.get_open(r->o.sink.ctx, &run->id, &r->kept);
 	if (rc < 0)
 		return rc;
-	return parse_value((struct str){(char *)r->kept.data, r->kept.len}, &head, &state, ret,
-	                   &resource);
+	rc = parse_value((struct str){(char *)r->kept.data, r->kept.len}, &head, &state, ret,
+	                 &resource);
+	// Another run's page, if this one has the name of it.
+	return rc == 0 && state.state == RUN_SAID ? ERR_CORRUPT : rc;
 }
 
 static struct str slice(const uint8_t **at, uint32_t len)

@@ -107,6 +107,7 @@ struct runs {
 	size_t put_bytes;    // at most what the next seal puts into the sink
 	// runs_said.c
 	struct list_node said, said_dirty; // struct said: all sealed, and with news
+	uint64_t said_bytes;               // of open_bytes
 	struct buf told;                   // of said_complete()
 	// scratch of one call
 	struct buf base, content, kept, state, meta, text;

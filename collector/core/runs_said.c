@@ -8,7 +8,7 @@
 /* With what is put before it, a page is one page of LMDB's. */
 enum { PAGE_BYTES = 3584 };
 
-/* What a run's answer has said so far. Kept whole in memory, within max_open_bytes, since it grows
+/* What a run's answer has said so far. Kept whole in memory, within max_said_bytes, since it grows
  * all the time; the store has it in pages, each a value like a run's with no span in it, so that a
  * little more text is a little more to write. */
 struct said {
@@ -61,8 +61,10 @@ static void account_for(struct runs *r, struct said *s)
 	unsigned pages = page_of(s->text.len) + 1;
 
 	r->open_bytes -= s->takes;
+	r->said_bytes -= s->takes;
 	s->takes = s->text.len + (size_t)pages * KEEP_OVERHEAD;
 	r->open_bytes += s->takes;
+	r->said_bytes += s->takes;
 	r->put_bytes -= s->due;
 	s->due = (size_t)(pages - page_of(s->sealed)) * (PAGE_BYTES + KEEP_OVERHEAD);
 	r->put_bytes += s->due;
@@ -91,8 +93,11 @@ static int add_text(struct runs *r, struct said *s, struct str text, int64_t at)
 
 static bool has_room(const struct runs *r, size_t more)
 {
-	return !r->o.max_open_bytes ||
-	       r->open_bytes + more + KEEP_OVERHEAD + PAGE_BYTES <= r->o.max_open_bytes;
+	const struct runs_options *o = &r->o;
+
+	more += KEEP_OVERHEAD + PAGE_BYTES;
+	return (!o->max_open_bytes || r->open_bytes + more <= o->max_open_bytes) &&
+	       (!o->max_said_bytes || r->said_bytes + more <= o->max_said_bytes);
 }
 
 int said_add(struct runs *r, struct run *run, const struct event *partial)
@@ -122,6 +127,7 @@ int said_add(struct runs *r, struct run *run, const struct event *partial)
 static void said_free(struct runs *r, struct said *s)
 {
 	r->open_bytes -= s->takes;
+	r->said_bytes -= s->takes;
 	r->put_bytes -= s->due;
 	list_remove(&s->in_said);
 	buf_deinit(&s->text);
@@ -210,7 +216,9 @@ const struct event *said_complete(struct runs *r, const struct run *run, const s
 
 uint64_t said_cut(const struct run *run)
 {
-	return run->said->full > run->said->text.len ? run->said->full : 0;
+	uint64_t full = run->said->full < INT64_MAX ? run->said->full : INT64_MAX;
+
+	return full > run->said->text.len ? full : 0;
 }
 
 /* --- to the store and back --- */

@@ -349,6 +349,8 @@ static int start_runs(struct pipeline *p)
 		.max_frame = c->max_frame,
 		.max_open = CAP_OPEN_RUNS,
 		.max_open_bytes = c->store_bytes / 4, // the log needs room as well
+		// Whoever streams must leave room for the runs that begin.
+		.max_said_bytes = c->store_bytes / 8 < CAP_SAID ? c->store_bytes / 8 : CAP_SAID,
 		.stats = p->o.stats,
 		.metrics = &p->metrics,
 		.prices = &c->prices,

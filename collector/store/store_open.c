@@ -78,21 +78,26 @@ struct span_call {
 	struct buf value, said; // scratch
 };
 
-/* Joins the pages of what a run has said so far. */
+/* Joins the pages of what a run has said so far, as they are at one moment: a later one follows a
+ * page that was not full before. */
 static void read_said(struct span_call *call, const struct run_id *run)
 {
 	struct open_parts page;
+	MDB_txn *txn;
 
 	buf_clear(&call->said);
+	if (reader_begin(call->said_in, &txn) != 0)
+		return;
 	for (unsigned i = 0;; i++) {
 		struct run_id key = runs_said_key(run, i);
-		if (store_open_get(call->said_in, &key, &call->value) != 0)
-			return;
-		struct str value = {(char *)call->value.data, call->value.len};
-		if (open_parse(&page, value) != 0 || page.base.len > 0)
-			return;
+		MDB_val k = val_of(&key, sizeof(key)), v;
+		if (mdb_get(txn, call->said_in->open, &k, &v) != 0)
+			break;
+		if (open_parse(&page, (struct str){v.mv_data, v.mv_size}) != 0 || page.base.len > 0)
+			break;
 		buf_append(&call->said, page.content.p, page.content.len);
 	}
+	reader_end(call->said_in, txn);
 }
 
 /* Adds it to a span's content, which is made in call->value. */

@@ -304,6 +304,32 @@ static void test_a_page_that_is_nobodys_is_refused(void **state)
 	assert_nothing_left(w);
 }
 
+/* Whoever knows a run's id can name another run like one of its pages. */
+static void test_a_run_that_is_named_like_a_page_has_no_span_of_its_text(void **state)
+{
+	struct world *w = *state;
+	struct run_id run, key;
+	uint8_t span_id[8];
+	char id[37], *at = id;
+
+	start_llm(w);
+	ids_of("a", &run, span_id);
+	key = runs_said_key(&run, 0);
+	for (int i = 0; i < 16; i++)
+		at += sprintf(at, i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x",
+		              key.b[i]);
+	assert_int_equal(start(w, id, "'kind':'llm','input':'question'"), REFUSAL_NONE);
+	commit(w);
+	partial(w, "a", "an answer of thirty-two letters.", 1);
+	commit(w);
+	assert_int_equal(end(w, id, "'output':'answer'"), REFUSAL_NONE);
+	assert_int_equal(w->span_count, 0);
+	assert_int_equal(stat_get(&w->stats.spans_dropped), 1);
+	lose(w);
+	assert_told(w, "an answer of thirty-two letters.", true, 1, 0);
+	assert_nothing_left(w);
+}
+
 static void test_where_something_was_lost_the_text_ends(void **state)
 {
 	struct world *w = *state;
@@ -317,6 +343,21 @@ static void test_where_something_was_lost_the_text_ends(void **state)
 	point(w, "a", "partial_output", "'text':' five','at':18");
 	lose(w);
 	assert_told(w, "one two ", true, 5, 23);
+	assert_nothing_left(w);
+}
+
+static void test_a_place_that_can_not_be_is_the_last_one(void **state)
+{
+	struct world *w = *state;
+
+	start_llm(w);
+	point(w, "a", "partial_output", "'text':'one ','at':0");
+	for (int i = 0; i < 2; i++)
+		point(w, "a", "partial_output", "'text':'two','at':9223372036854775807");
+	lose(w);
+	json_t *span = span_of(w, "a");
+	assert_true(json_integer_value(attribute(span, "sidelight.cut.output")) == INT64_MAX);
+	json_decref(span);
 	assert_nothing_left(w);
 }
 
@@ -367,6 +408,36 @@ static void test_open_bytes_bound_it_too(void **state)
 	assert_told(w, "one two", true, 2, 0);
 	free(input);
 	assert_nothing_left(w);
+}
+
+static void test_they_leave_room_for_runs_that_begin(void **state)
+{
+	struct world *w = *state;
+	char id[] = "0", answer[1001];
+
+	runs_free(w->r);
+	w->o.max_open_bytes = 40 * KIB;
+	w->o.max_said_bytes = 20 * KIB;
+	assert_int_equal(runs_new(&w->r, &w->o), 0);
+	w->s = connect_as(w, 100, "agent");
+	snprintf(answer, sizeof(answer), "%1000s", "");
+	for (int i = 0; i < 20; i++, id[0]++) {
+		start(w, id, "'kind':'llm'");
+		partial(w, id, answer, 1);
+	}
+	unsigned dropped = (unsigned)stat_get(&w->stats.events_dropped);
+	assert_in_range(dropped, 1, 19);
+	assert_int_equal(w->span_count, 0); // nobody was given up
+	lose(w);
+	unsigned told = 0;
+	for (size_t i = 0; i < w->span_count; i++)
+		told += w->spans[i].content.len > 1000;
+	assert_int_equal(told, 20 - dropped);
+	assert_nothing_left(w);
+	start(w, "a", "'kind':'llm'");
+	partial(w, "a", "one", 1); // there is room again
+	lose(w);
+	assert_told(w, "one", true, 1, 0);
 }
 
 /* Ten minutes of a long answer to a long prompt, one partial and two commits a second. */
@@ -425,9 +496,12 @@ int main(void)
 		T(test_what_was_not_committed_is_lost_from_its_end),
 		T(test_a_sink_that_is_full_takes_it_later),
 		T(test_a_page_that_is_nobodys_is_refused),
+		T(test_a_run_that_is_named_like_a_page_has_no_span_of_its_text),
 		T(test_where_something_was_lost_the_text_ends),
+		T(test_a_place_that_can_not_be_is_the_last_one),
 		T(test_it_is_cut_at_the_longest_value),
 		T(test_open_bytes_bound_it_too),
+		T(test_they_leave_room_for_runs_that_begin),
 		T(test_a_long_answer_costs_little),
 	};
 #undef T

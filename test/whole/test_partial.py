@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 
 from conftest import assert_ledger, eventually
 
@@ -100,3 +101,31 @@ def test_it_is_shown_while_the_run_is_open_and_an_end_leaves_nothing_of_it(daemo
         running.stop()
         running = daemon()
     assert "could not be read back" not in running.log
+
+
+def test_what_is_shown_has_no_hole_while_it_grows(daemon, plain_sidelightd):
+    running = daemon(program=plain_sidelightd)
+    whole = "".join(f"{i:06}," for i in range(9000))
+    holes = []
+
+    def look(run: bytes, done: threading.Event) -> None:
+        while not done.is_set():
+            said = running.span(run)["attributes"].get("sidelight.output", "")
+            if not whole.startswith(said):
+                holes.append(said)
+
+    with running.agent() as agent:
+        for _ in range(20):  # one in some hundred looks comes between two commits
+            run, done = agent.start(kind="llm"), threading.Event()
+            agent.flush()
+            looking = [threading.Thread(target=look, args=(run, done)) for _ in range(2)]
+            for thread in looking:
+                thread.start()
+            for at in range(0, len(whole), 1777):
+                agent.event(run, "partial_output", text=whole[at : at + 1777], at=at)
+                agent.flush()
+            done.set()
+            for thread in looking:
+                thread.join()
+            agent.end(run)
+    assert not holes

@@ -70,7 +70,15 @@ function addPartial(id, token) {
   partial.text += token;
   held += token.length;
   // Those that were left long ago make room.
-  while (held > MAX_PARTIAL) takePartial(partials.keys().next().value);
+  while (held > MAX_PARTIAL) loseOldest();
+}
+
+/** What comes of it later is no answer without this. */
+function loseOldest() {
+  const [id] = partials.keys();
+  takePartial(id);
+  const run = known.get(id);
+  if (run !== undefined) run.isLost = true;
 }
 
 /** Reports a start; `fields` makes what it says, for it may be that nobody wants to know. */
@@ -79,11 +87,11 @@ function begin(id, parentId, tags, metadata, fields) {
   const above = parentId === undefined ? undefined : (reported(parentId) ?? { id: parentId, trace: '' });
   const around = parentWithin(above);
   if (parentId !== undefined && tags?.includes(HIDDEN)) {
-    remember(id, { ended: false, chunks: 0, shownAs: around, trace: around?.trace });
+    remember(id, { ended: false, chunks: 0, isLost: false, shownAs: around, trace: around?.trace });
     return;
   }
   const where = place(around);
-  if (!remember(id, { ended: false, chunks: 0, shownAs: undefined, trace: where.trace })) return;
+  if (!remember(id, { ended: false, chunks: 0, isLost: false, shownAs: undefined, trace: where.trace })) return;
   const { attrs = {}, ...more } = fields;
   const context = contextOf(metadata ?? {}, attrs, parentId === undefined);
   startRun(id, { ...where, ...context, tags: visible(tags), attrs, ...more }, when);
@@ -199,7 +207,7 @@ const handler = {
     const run = known.get(id);
     if (run === undefined || run.ended) return;
     if (++run.chunks === 1) runEvent(id, 'first_token', {});
-    if (typeof token === 'string' && token) addPartial(id, token);
+    if (typeof token === 'string' && token && !run.isLost) addPartial(id, token);
   },
   handleLLMEnd(output, id) {
     finish(id, () => read(answer, output) ?? {});

@@ -3,6 +3,7 @@
 // What an answer that takes long has said is told meanwhile, now and then.
 
 const assert = require('node:assert/strict');
+const { randomUUID } = require('node:crypto');
 const http = require('node:http');
 const { after, afterEach, before, test } = require('node:test');
 const sidelight = require('..');
@@ -62,6 +63,33 @@ test('a short answer is not told', async () => {
   assert.deepEqual(await told(), []);
 });
 
+test('what comes faster than it is told is bounded, and what is missing shows', async () => {
+  let now = 5000;
+  clock.ms = () => now;
+  const news = new News();
+  news.begin();
+  for (let i = 0; i < 100_000; i++) news.add('é'.repeat(50));
+  assert.ok(news.said.length < 66_000);
+  for (const piece of ['y', 'z']) {
+    now += 1000;
+    news.look(ID);
+    news.add(piece);
+  }
+  now += 1000;
+  news.look(ID);
+  assert.deepEqual((await told()).map(({ at }) => at), [0, 10_000_000, 10_000_001]);
+});
+
+test('nothing is told of what is no text', async () => {
+  let now = 5000;
+  clock.ms = () => now;
+  const model = sidelight.llm(function* model() {
+    for (let i = 0; i < 5; i++, now += 1000) yield { i };
+  });
+  assert.equal([...model()].length, 5);
+  assert.deepEqual(await told(), []);
+});
+
 test('only the text of the first choice is', () => {
   const stream = new chat.Stream();
   stream.add({ choices: [{ index: 0, delta: { content: 'one ' } }, { index: 1, delta: { content: 'other' } }] });
@@ -72,6 +100,28 @@ test('only the text of the first choice is', () => {
   events.add({ type: 'response.output_text.delta', delta: 'one' });
   events.add({ type: 'response.function_call_arguments.delta', delta: '{}' });
   assert.equal(events.news.said, 'one');
+});
+
+test('a stream whose beginning made room for others is told no further', async () => {
+  const handler = sidelight.handler();
+  const streams = Array.from({ length: 300 }, () => randomUUID());
+  for (const id of streams) {
+    handler.handleLLMStart({}, ['question'], id);
+    handler.handleLLMNewToken('x'.repeat(60_000), {}, id);
+  }
+  let now = clock.ms() + 1000;
+  clock.ms = () => now;
+  for (const id of [streams[0], streams.at(-1)]) {
+    handler.handleLLMNewToken('told', {}, id);
+    now += 1000;
+    handler.handleLLMNewToken('told', {}, id);
+  }
+  assert.deepEqual((await told()).map(({ text, at }) => [text.length, at]), [[60_004, 0], [4, 60_004]]);
+  for (const id of streams) handler.handleLLMError(new Error('no more'), id);
+  await sidelight.flush(5000);
+  const outputs = onlyRuns(recorder.messages).filter(([type]) => type === 2).map((message) => message[4].output);
+  assert.equal(outputs[0], undefined);
+  assert.ok(outputs.at(-1) !== undefined);
 });
 
 /** A model that never ends, at a word every 10 ms. */

@@ -29,7 +29,7 @@ from ._api import (
     start_run,
 )
 from ._request import REQUEST
-from ._streams import News, monotonic
+from ._streams import News, monotonic, size_of
 from ._values import MAX_TEXT, read
 
 MAX_PARTS = 256  # texts and tool calls of one streamed answer
@@ -91,9 +91,9 @@ class Pieces:
 
     def add(self, part: Any, piece: str, is_said: bool = False) -> None:
         """is_said: it is of the answer's text, or of the first one's."""
+        size = size_of(piece)
         if is_said:
-            self.news.pieces.append(piece)
-        size = len(piece) if piece.isascii() else len(piece.encode("utf-8", "replace"))
+            self.news.add(piece, size)
         self.full += size
         if part not in self.parts and len(self.parts) >= MAX_PARTS:
             self.is_cut = self.is_cut or size > 0

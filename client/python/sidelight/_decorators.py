@@ -13,7 +13,7 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType, MethodType
 from typing import Any, Callable, Optional, TypeVar, Union, overload
 
 from ._api import Run, _current, begin, finish, guarded, leave, run_event
-from ._streams import News, monotonic
+from ._streams import News, monotonic, size_of
 from ._values import Cleaner, absorb
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -90,7 +90,7 @@ class _RunScope(_Scope):
             if type(item) is str:
                 news = self._news
                 if news is not None:
-                    news.pieces.append(item)
+                    news.add(item, size_of(item))
                     if monotonic() >= news.due:
                         news.tell(self._run.id)
                 if self._room > 0:

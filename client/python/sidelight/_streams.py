@@ -21,35 +21,50 @@ class News:
     """What an answer has said since the collector was last told, which keeps it in case that we are
     killed before the answer's end. There is no timer: whoever adds to it looks whether it is due."""
 
-    __slots__ = ("pieces", "due", "_wait", "_told")
+    __slots__ = ("pieces", "came", "due", "_wait", "_told")
 
     def __init__(self) -> None:
         self.pieces: list[str] = []
-        self._told = 0  # bytes
+        self.came = self._told = 0  # bytes, also of what was left out
         self.begin()
 
     def begin(self) -> None:
         self._wait = FIRST_WORD
         self.due = monotonic() + FIRST_WORD
 
+    def add(self, piece: str, size: int) -> None:
+        """The size is in bytes. What comes faster than it can be told is left out, which the next
+        one's place says."""
+        if self.came - self._told < MAX_ANSWER:
+            self.pieces.append(piece)
+        self.came += size
+
     def tell(self, run_id: bytes, tokens: int = 0) -> None:
         """The tokens are those of the whole answer."""
-        attrs: dict[str, Any] = {}
-        if self.pieces:
-            text, self.pieces = "".join(self.pieces), []
-            attrs["text"], attrs["at"] = text, self._told
-            self._told += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
-        if tokens:
-            attrs["tokens"] = tokens
         self._wait = min(2 * self._wait, LONGEST_WORD)
         self.due = monotonic() + self._wait
+        attrs: dict[str, Any] = {}
+        if self.pieces:
+            attrs["text"], attrs["at"] = "".join(self.pieces), self._told
+            self.forget()
+        if tokens:
+            attrs["tokens"] = tokens
         run_event(run_id, "partial_output", attrs)
+
+    def forget(self) -> None:
+        self.pieces = []
+        self._told = self.came
+
+
+def size_of(piece: str) -> int:
+    """In bytes, as it travels."""
+    return len(piece) if piece.isascii() else len(piece.encode("utf-8", "replace"))
 
 
 class Stream:
     """One answer so far."""
 
-    __slots__ = ("parent", "chunks", "_id", "_news", "_pieces", "_kept", "_bytes", "_characters")
+    __slots__ = ("parent", "chunks", "_id", "_news", "_pieces", "_kept", "_characters")
 
     def __init__(self, run_id: bytes, parent: Optional[bytes]) -> None:
         self.parent = parent
@@ -58,20 +73,18 @@ class Stream:
         self.chunks = 0
         self._pieces: list[str] = []
         self._kept = 0
-        self._bytes = 0
         self._characters = 0
 
     def add(self, piece: str) -> None:
-        size = len(piece) if piece.isascii() else len(piece.encode("utf-8", "replace"))
+        size = len(piece) if piece.isascii() else size_of(piece)
         self._characters += len(piece)
-        self._bytes += size
-        if self._bytes == self._kept + size <= MAX_ANSWER:  # nothing is missing so far
+        news = self._news
+        if news.came == self._kept <= MAX_ANSWER - size:  # nothing is missing so far
             self._kept += size
             self._pieces.append(piece)
             if len(self._pieces) > _LOOSE:
                 self._pieces = ["".join(self._pieces)]
-        news = self._news
-        news.pieces.append(piece)
+        news.add(piece, size)
         if monotonic() >= news.due:
             news.tell(self._id, self._tokens())
 
@@ -86,15 +99,15 @@ class Stream:
 
     def forget(self) -> None:
         self._pieces = []
-        self._news.pieces = []
+        self._news.forget()
         self._kept = 0
 
     def complete(self, fields: dict[str, Any]) -> None:
         """Adds to the fields of an end what they lack, of an answer that was cut off."""
         if "output" not in fields and self._kept:
             fields["output"] = [{"role": "assistant", "content": "".join(self._pieces)}]
-            if self._kept < self._bytes:
-                fields.setdefault("attrs", {})["sidelight.cut"] = {"output": self._bytes}
+            if self._kept < self._news.came:
+                fields.setdefault("attrs", {})["sidelight.cut"] = {"output": self._news.came}
         if not fields.get("usage") and self._characters:
             fields["usage"] = {"output_tokens": self._tokens(), "sidelight.estimated": True}
 

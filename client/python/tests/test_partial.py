@@ -86,6 +86,26 @@ def test_a_forgotten_stream_keeps_no_news(clock):
     _streams.end(b"r" * 16)
 
 
+def test_what_a_forgotten_stream_goes_on_to_say_leaves_a_hole_that_shows(told, clock):
+    stream = _streams.begin(b"r" * 16, None)
+    stream.add("é lost")
+    stream.forget()
+    clock.now += 1
+    stream.add("told")
+    assert [(e["text"], e["at"]) for e in told()] == [("told", 7)]
+
+
+def test_what_comes_faster_than_it_is_told_is_bounded(told, clock):
+    news = _streams.News()
+    for _ in range(100_000):
+        news.add("x" * 100, 100)
+    assert sum(map(len, news.pieces)) == _streams.MAX_ANSWER + 64  # the last one is whole
+    news.tell(b"r" * 16)
+    news.add("y", 1)
+    news.tell(b"r" * 16)
+    assert [e["at"] for e in told()] == [0, 10_000_000]
+
+
 def chat(text, index=0, calls=()):
     delta = {"content": text, "tool_calls": list(calls)}
     return {"id": "1", "model": "m", "choices": [{"index": index, "delta": delta}]}
@@ -132,6 +152,15 @@ def test_a_wrapped_client_tells_the_text_alone(told, clock, kind):
     assert "".join(e.get("text", "") for e in events) == "one two"
     counted = [n + 1 for n, chunk in enumerate(chunks) if kind != "completions" or n < 2]
     assert [e["tokens"] for e in events] == counted[1:]
+
+
+def test_a_piece_that_is_no_text_spoils_only_itself(told, clock):
+    call = _calls.Call(_Chat(), None)
+    call.chunk(chat("one "))
+    call.chunk(chat([{"type": "thinking"}]))  # as some servers that only resemble OpenAI's do
+    clock.now += 2
+    call.chunk(chat("two"))
+    assert [e["text"] for e in told()] == ["one two"]
 
 
 def test_a_generator_that_is_a_model(told, clock):
