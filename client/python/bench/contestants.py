@@ -1,8 +1,9 @@
 """The tracers that figures.py compares, each made the way its documentation says.
 
 A contestant is what makes one pair: a function to call for a start and an end of a model call with
-2 KB of prompt and 1 KB of answer; the callbacks to give to LangChain; and what waits until all is
-sent. Making one raises ImportError where it is not installed.
+2 KB of prompt and 1 KB of answer, given what another makes that is LangChain's to make; the callbacks
+to give to LangChain; and what waits until all is sent. Making one raises ImportError where it is not
+installed.
 """
 
 import os
@@ -59,23 +60,27 @@ def answer():
 
 
 class Contestant:
-    def __init__(self, pair, callbacks=None, flush=lambda: None):
-        self.pair, self.callbacks, self.flush = pair, callbacks, flush
+    def __init__(self, pair, callbacks=None, flush=lambda: None, prepare=lambda: None):
+        self.pair, self.callbacks, self.flush, self.prepare = pair, callbacks, flush, prepare
 
 
 def with_handler(handler, flush):
     """Calls a LangChain handler as the library does."""
     messages, result = conversation(), answer()
 
-    def pair():
+    def prepare():
         ids = {"run_id": uuid.uuid4(), "parent_run_id": None}
         about = {"metadata": dict(METADATA), "invocation_params": PARAMETERS, "options": {"stop": None}}
+        return ids, about
+
+    def pair(made):
+        ids, about = made
         handler.on_chat_model_start(
             SERIALIZED, messages, tags=["seq:step:1"], name=None, batch_size=1, **ids, **about
         )
         handler.on_llm_end(result, tags=["seq:step:1"], **ids)
 
-    return Contestant(pair, [handler], flush)
+    return Contestant(pair, [handler], flush, prepare)
 
 
 def nothing():
@@ -122,7 +127,7 @@ def opentelemetry():
     tracer = provider.get_tracer("bench")
     attributes = {f"gen_ai.attribute.{n}": n if n % 2 else f"value {n}" for n in range(12)}
 
-    def pair():
+    def pair(_):
         with tracer.start_as_current_span("chat gpt-4o") as span:
             for name, value in attributes.items():
                 span.set_attribute(name, value)

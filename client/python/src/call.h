@@ -85,6 +85,7 @@ struct call {
 	PyObject *run_id;             // 16 bytes
 	PyObject *field[PACK_FIELDS]; // of the event that comes of it
 	PyObject *attrs;              // a dict of our own, for its attributes
+	PyObject *frame;              // of what could not be sent from here
 	bool odd;
 };
 

@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* What Python knows, from langchain.py and _api.py. */
-static PyObject *transport, *request, *no_attrs, *prompt, *call_id_is_late;
+static PyObject *transport, *emit, *request, *no_attrs, *prompt, *call_id_is_late;
 static PyTypeObject *result, *choice, *choice_chunk, *tool_message;
 
 /* Whether all in the list are messages that pack.c reads by itself, or maybe dicts. */
@@ -97,7 +97,7 @@ static bool send_start(struct call *c)
 		c->field[START_PARENT] = parent;
 		c->field[START_TAGS] = call_get(c->kwargs, TAGS);
 		c->field[START_ATTRS] = c->attrs;
-		sent = !c->odd && lane_report(c->lane, 1, c->run_id, c->field);
+		sent = !c->odd && lane_report(c->lane, 1, c->run_id, c->field, &c->frame);
 	}
 	if (sent)
 		place_open(c, parent);
@@ -199,7 +199,8 @@ static bool tool_start(struct call *c)
 static bool send_end(struct call *c)
 {
 	c->field[END_ATTRS] = c->attrs;
-	if (c->odd || !place_can_close(c) || !lane_report(c->lane, 2, c->run_id, c->field))
+	if (c->odd || !place_can_close(c) ||
+	    !lane_report(c->lane, 2, c->run_id, c->field, &c->frame))
 		return false;
 	place_close(c);
 	return true;
@@ -351,7 +352,9 @@ static bool tool_end(struct call *c)
 
 typedef bool quick_fn(struct call *c);
 
-static bool quickly(quick_fn *work, PyObject *self, PyObject *args, PyObject *kwargs)
+/* Whether it is done, but for a frame that could not be sent from here: owned. */
+static bool quickly(quick_fn *work, PyObject *self, PyObject *args, PyObject *kwargs,
+                    PyObject **ret_frame)
 {
 	struct call c = {.self = self, .args = args, .kwargs = kwargs};
 
@@ -359,19 +362,27 @@ static bool quickly(quick_fn *work, PyObject *self, PyObject *args, PyObject *kw
 		return false;
 	int collects = PyGC_Disable();
 	c.lane = PyObject_GetAttr(transport, call_words[LANE]);
-	if (c.lane && lane_is_clear(c.lane)) {
-		c.run_id = call_id(&c, call_get(kwargs, RUN_ID));
-		c.attrs = PyDict_New();
-		c.metadata = call_dict(&c, call_get(kwargs, METADATA));
-	}
-	bool done = c.run_id && c.attrs && !c.odd && work(&c);
+	c.run_id = call_id(&c, call_get(kwargs, RUN_ID));
+	c.attrs = PyDict_New();
+	c.metadata = call_dict(&c, call_get(kwargs, METADATA));
+	bool done = c.lane && c.run_id && c.attrs && !c.odd && work(&c);
 	Py_XDECREF(c.attrs);
 	Py_XDECREF(c.run_id);
 	Py_XDECREF(c.lane);
 	PyErr_Clear();
 	if (collects)
 		PyGC_Enable();
+	*ret_frame = c.frame;
 	return done;
+}
+
+/* It waits its turn: the collector is not there, or has not read enough yet. */
+static PyObject *emit_frame(PyObject *frame)
+{
+	PyObject *returned = PyObject_CallFunctionObjArgs(emit, frame, NULL);
+
+	Py_DECREF(frame);
+	return returned;
 }
 
 /* What Python does instead. */
@@ -407,9 +418,12 @@ static PyObject *slowly(PyObject *method, PyObject *self, PyObject *args, PyObje
 	static PyObject *name##_in_python;                                                         \
 	static PyObject *name(PyObject *self, PyObject *args, PyObject *kwargs)                    \
 	{                                                                                          \
-		if (quickly(work, self, args, kwargs))                                             \
-			Py_RETURN_NONE;                                                            \
-		return slowly(name##_in_python, self, args, kwargs);                               \
+		PyObject *frame = NULL;                                                            \
+		if (!quickly(work, self, args, kwargs, &frame))                                    \
+			return slowly(name##_in_python, self, args, kwargs);                       \
+		if (frame)                                                                         \
+			return emit_frame(frame);                                                  \
+		Py_RETURN_NONE;                                                                    \
 	}
 METHODS(AS_METHOD)
 
@@ -430,7 +444,7 @@ static int take_names(PyObject *langchain, PyObject *api)
 	if (call_take(langchain, "UUID", &uuid))
 		return -1;
 	call_know_ids((PyTypeObject *)uuid);
-	return call_take(api, "transport", &transport) ||
+	return call_take(api, "transport", &transport) || call_take(langchain, "_emit", &emit) ||
 	                       call_take(langchain, "REQUEST", &request) ||
 	                       call_take(langchain, "_NO_ATTRS", &no_attrs) ||
 	                       call_take(langchain, "_PROMPT", &prompt) ||
@@ -465,8 +479,12 @@ PyObject *handler_attach(PyObject *module, PyObject *args)
 	                      &PyDict_Type, &api) ||
 	    take_names(langchain, api) || place_attach(langchain, api))
 		return NULL;
-	for (size_t i = 0; i < sizeof(methods) / sizeof(*methods); i++)
-		if (replace(class, &methods[i].def, methods[i].in_python))
+	PyObject *replaced = PyDict_New();
+	for (size_t i = 0; replaced && i < sizeof(methods) / sizeof(*methods); i++)
+		if (replace(class, &methods[i].def, methods[i].in_python) ||
+		    PyDict_SetItemString(replaced, methods[i].def.ml_name, *methods[i].in_python)) {
+			Py_DECREF(replaced);
 			return NULL;
-	Py_RETURN_NONE;
+		}
+	return replaced;
 }

@@ -11,6 +11,6 @@
 #define Py_LIMITED_API 0x030A0000
 #include <Python.h>
 
-/** attach(handler, langchain, api): takes the place of methods of that class; the dicts are the
- * globals of langchain.py and of _api.py, by whose names the tables are known. */
+/** attach(handler, langchain, api): takes the place of methods of that class, which it returns; the
+ * dicts are the globals of langchain.py and of _api.py, by whose names the tables are known. */
 PyObject *handler_attach(PyObject *module, PyObject *args);

@@ -34,7 +34,7 @@ static bool is_clear(const struct lane *lane)
 	       PyObject_Size(lane->inbox) == 0 && PyObject_Size(lane->queue) == 0;
 }
 
-bool lane_is_clear(PyObject *object)
+static bool lane_is_clear(PyObject *object)
 {
 	return Py_TYPE(object) == lane_type && is_clear((struct lane *)object);
 }
@@ -63,15 +63,10 @@ static void keep_rest(struct lane *lane, const unsigned char *data, size_t size,
 	PyErr_Clear();
 }
 
-static bool report(struct lane *lane, int kind, PyObject *run_id, PyObject *const *values)
+static bool send_now(struct lane *lane, const unsigned char *frame, size_t size)
 {
-	const unsigned char *frame = NULL;
-	size_t size = pack_run(kind, run_id, now_ns(CLOCK_REALTIME), now_ns(CLOCK_MONOTONIC),
-	                       values, &frame);
-
-	if (!size)
-		return false;
 	ssize_t written = send(lane->fd, frame, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+
 	if (written <= 0)
 		return false; // whoever tries next finds out why
 	lane->sent = 1;
@@ -80,9 +75,21 @@ static bool report(struct lane *lane, int kind, PyObject *run_id, PyObject *cons
 	return true;
 }
 
-bool lane_report(PyObject *self, int kind, PyObject *run_id, PyObject *const *values)
+bool lane_report(PyObject *self, int kind, PyObject *run_id, PyObject *const *values,
+                 PyObject **ret_frame)
 {
-	return is_clear((struct lane *)self) && report((struct lane *)self, kind, run_id, values);
+	const unsigned char *frame = NULL;
+	size_t size = pack_run(kind, run_id, now_ns(CLOCK_REALTIME), now_ns(CLOCK_MONOTONIC),
+	                       values, &frame);
+
+	*ret_frame = NULL;
+	if (!size)
+		return false;
+	if (lane_is_clear(self) && send_now((struct lane *)self, frame, size))
+		return true;
+	*ret_frame = PyBytes_FromStringAndSize((const char *)frame, (Py_ssize_t)size);
+	PyErr_Clear();
+	return *ret_frame != NULL;
 }
 
 /* report(kind, run_id, fields): True when the event is on its way. */
@@ -96,8 +103,11 @@ static PyObject *method_report(PyObject *self, PyObject *const *args, Py_ssize_t
 	if (kind == -1 && PyErr_Occurred())
 		return NULL;
 	PyObject *values[PACK_FIELDS];
+	PyObject *frame = NULL;
 	int collects = PyGC_Disable();
-	bool sent = pack_find(kind, args[2], values) && lane_report(self, kind, args[1], values);
+	bool sent = lane_is_clear(self) && pack_find(kind, args[2], values) &&
+	            lane_report(self, kind, args[1], values, &frame) && !frame;
+	Py_XDECREF(frame);
 	if (collects)
 		PyGC_Enable();
 	return PyBool_FromLong(sent);

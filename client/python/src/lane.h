@@ -14,9 +14,10 @@
 /** The type `Lane`, once; NULL with Python's error set. */
 PyObject *lane_init(void);
 
-/** Whether it is a Lane on which nothing waits to be sent. */
-bool lane_is_clear(PyObject *object);
-
-/** Sends a start (1) or an end (2) of now, with fields as pack_run() takes them. False: nothing was
- * sent, it is Python's to do; never sets an error. The garbage collector is off. */
-bool lane_report(PyObject *lane, int kind, PyObject *run_id, PyObject *const *values);
+/** Packs a start (1) or an end (2) of now, with fields as pack_run() takes them, and sends it where
+ * nothing waits to be sent before it. `lane` may be None. False: it is not plain; never sets an
+ * error. The garbage collector is off.
+ *
+ * `ret_frame`: NULL when it is on its way, else the frame, owned, which Python has to emit. */
+bool lane_report(PyObject *lane, int kind, PyObject *run_id, PyObject *const *values,
+                 PyObject **ret_frame);

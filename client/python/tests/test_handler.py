@@ -216,6 +216,8 @@ def by(way, path, monkeypatch):
         patch.setattr(_api, "_inherited", None)
         if way == "python":
             patch.setattr(_transport, "Lane", None)
+            for name, method in langchain._in_python.items():
+                patch.setattr(sidelight.SidelightCallbackHandler, name, method)
         forget()
         with Recorder(path) as recorder:
             handler = sidelight.SidelightCallbackHandler()
@@ -383,6 +385,34 @@ def test_what_is_plain_runs_no_python(tmp_path, monkeypatch, calls):
     with by("fast", tmp_path / "c.sock", monkeypatch):
         assert not python_of(sidelight.SidelightCallbackHandler(), calls)
         assert sidelight.flush(5)
+
+
+def start_and_end(run):
+    yield from PLAIN["a model call"][:1] if run == 1 else [start("chat_model", SERIALIZED, [MESSAGES], run=run)]
+    yield end("llm", ANSWER, run=run)
+
+
+@pytest.mark.parametrize("where", ["away", "behind"])
+def test_what_can_not_be_sent_waits_and_keeps_its_order(tmp_path, monkeypatch, where):
+    """The collector is not there, or what was told before still waits."""
+    with by("fast", tmp_path / "c.sock", monkeypatch) as recorder:
+        handler, transport = sidelight.SidelightCallbackHandler(), _api.transport
+        if where == "away":
+            transport.after_fork()
+            monkeypatch.setattr(transport, "path", str(tmp_path / "nowhere.sock"))
+        else:
+            transport._turn[0] = None  # somebody who has the turn, and does not get to run
+        calls = [one for run in range(1, 200) for one in start_and_end(run)]
+        assert set(python_of(handler, calls)).isdisjoint(langchain._in_python)
+        assert not only_runs(recorder.messages)[2:]
+        if where == "away":
+            monkeypatch.setattr(transport, "path", None)
+            transport._retry_ns = 0
+        else:
+            transport._turn.clear()
+        assert sidelight.flush(5)
+        arrived = [(m[0], int.from_bytes(m[1], "big")) for m in only_runs(recorder.messages)[2:]]
+        assert arrived == [(kind, run) for run in range(1, 200) for kind in (1, 2)]
 
 
 def test_a_module_that_is_loaded_when_it_is_looked_into(tmp_path, monkeypatch):
