@@ -8,7 +8,6 @@
 
 #include "base/caps.h"
 #include "base/clock.h"
-#include "base/list.h"
 #include "base/log.h"
 #include "core/id.h"
 #include "core/otlp_metrics.h"

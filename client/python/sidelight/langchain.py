@@ -76,11 +76,8 @@ _SCALARS = frozenset({str, int, float, bool})
 # There only the result of a tool says which call it answers.
 _CALL_ID_IS_LATE = VERSION.startswith(("0.", "1.0."))
 
-_emit = guarded(transport.emit)
-
 # What a run ends with that is told to stop.
 _STOPPED = frozenset({"CancelledError", "GeneratorExit"})
-
 
 
 class _Run:
@@ -505,10 +502,17 @@ class SidelightCallbackHandler(BaseCallbackHandler):
         self._event(run_id, name, data=data)
 
 
+@guarded
+def _emit(frame: bytes) -> None:
+    """For the part in C: a frame that has to wait. Asking first writes what can be written now."""
+    if transport.wants():
+        transport.emit(frame)
+
+
 if _fast is not None:  # which does by itself what is plain
     for _type in (HumanMessage, AIMessage, AIMessageChunk, SystemMessage, ToolMessage):
         _fast.know(_type, ROLES.get(_type.model_fields["type"].default))
-    _in_python = _fast.attach(SidelightCallbackHandler, globals(), vars(_api))
+    _fast.attach(SidelightCallbackHandler, globals(), vars(_api))
 
 
 def _has_graphs() -> bool:

@@ -1,8 +1,8 @@
 /* fast.c - the part in C: starts and ends that are plain are read, packed and sent in one call that
  * keeps the GIL.
  *
- * It does what the Python beside it does, for what is plain and while nothing waits to be sent, and
- * leaves everything else to that. No Python code runs in here, so neither a signal handler, nor a
+ * It does what the Python beside it does, for what is plain, and leaves to that everything else,
+ * and what has to wait to be sent. No Python code runs in here, so neither a signal handler, nor a
  * finalizer, nor another thread comes between a look at something and its use. Before Python 3.12
  * that takes switching the garbage collector off: any allocation may start it.
  */

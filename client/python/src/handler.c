@@ -34,8 +34,10 @@ static PyObject *name_of(struct call *c, PyObject *serialized)
 		return name;
 	PyObject *path = call_get(about, ID);
 	name = call_get(about, NAME);
-	if (call_is_true(c, name) || !call_is_true(c, path))
-		return call_is_true(c, name) ? name : NULL;
+	if (call_is_true(c, name))
+		return name;
+	if (!call_is_true(c, path))
+		return NULL;
 	if (PyList_CheckExact(path))
 		return PyList_GetItem(path, PyList_Size(path) - 1);
 	c->odd = true;
@@ -146,7 +148,7 @@ static bool model_start(struct call *c)
 	return send_start(c);
 }
 
-/* As conversation(): NULL where it would make a copy. */
+/* As conversation(), where that makes no copy. */
 static PyObject *conversation(struct call *c, PyObject *inputs)
 {
 	PyObject *dict = inputs && PyDict_CheckExact(inputs) ? call_dict(c, inputs) : NULL;
@@ -302,7 +304,7 @@ static bool model_end(struct call *c)
 	return sent;
 }
 
-/* As last_words(). Owned; NULL where it would make a copy. */
+/* As last_words(), where that makes no copy of a message. Owned. */
 static PyObject *last_words(struct call *c, PyObject *outputs)
 {
 	PyObject *dict = outputs && PyDict_CheckExact(outputs) ? call_dict(c, outputs) : NULL;
@@ -479,12 +481,8 @@ PyObject *handler_attach(PyObject *module, PyObject *args)
 	                      &PyDict_Type, &api) ||
 	    take_names(langchain, api) || place_attach(langchain, api))
 		return NULL;
-	PyObject *replaced = PyDict_New();
-	for (size_t i = 0; replaced && i < sizeof(methods) / sizeof(*methods); i++)
-		if (replace(class, &methods[i].def, methods[i].in_python) ||
-		    PyDict_SetItemString(replaced, methods[i].def.ml_name, *methods[i].in_python)) {
-			Py_DECREF(replaced);
+	for (size_t i = 0; i < sizeof(methods) / sizeof(*methods); i++)
+		if (replace(class, &methods[i].def, methods[i].in_python))
 			return NULL;
-		}
-	return replaced;
+	Py_RETURN_NONE;
 }

@@ -3,7 +3,7 @@
  * They are read as langchain.py and _messages.py read them, and what is open is kept in the same
  * tables. A callback that is not plain in every part, that tells of a stream or of a run that
  * another handler reports, is left to the Python method of its name, which then finds everything
- * as if it had been called first.
+ * as if it had been called first. A frame that has to wait goes to its _emit().
  */
 #pragma once
 
@@ -11,6 +11,6 @@
 #define Py_LIMITED_API 0x030A0000
 #include <Python.h>
 
-/** attach(handler, langchain, api): takes the place of methods of that class, which it returns; the
- * dicts are the globals of langchain.py and of _api.py, by whose names the tables are known. */
+/** attach(handler, langchain, api): takes the place of methods of that class; the dicts are the
+ * globals of langchain.py and of _api.py, by whose names the tables are known. */
 PyObject *handler_attach(PyObject *module, PyObject *args);

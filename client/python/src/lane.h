@@ -1,7 +1,7 @@
 /* lane.h - a connection on which an event is packed and sent in one call.
  *
- * It does what _transport.py does while nothing waits to be sent, and says no to everything else.
- * It keeps the GIL from the look at the queue until after the send.
+ * It sends only while nothing waits to be sent, and keeps the GIL from the look at the queue until
+ * after the send; what has to wait is left to _transport.py.
  */
 #pragma once
 
